@@ -1,0 +1,181 @@
+"""Every choice a user can make, as frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from multimodal_rec.errors import ConfigError
+
+Modality = Literal["text", "image", "audio", "video"]
+Tuning = Literal["frozen", "adapter", "full"]
+
+MODALITIES: tuple[str, ...] = get_args(Modality)
+"""The modalities in the order in which a model keeps their tokens."""
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One tower: which backbone, how it is tuned, and what it reads of an item."""
+
+    backbone: str
+    """`hf:NAME`, `open_clip:ARCH/TAG`, `timm:NAME`, `torchaudio:BUNDLE`, `spectrogram:TIMM_NAME`, a local folder
+    after the same prefix, or `frames:image` (video through the image tower's backbone)."""
+    _: KW_ONLY
+    tuning: Tuning = "frozen"
+    """`frozen`: only the projection learns; `adapter`: LoRA beside frozen weights; `full`: every weight."""
+    pretrained: bool = True
+    """False gives the same class with random weights and reads no weight file."""
+    pooling: Literal["auto", "mean", "cls"] = "auto"
+    """How a text backbone's token outputs become one; `auto` takes what the folder declares, else mean."""
+    image_size_px: int | None = None
+    """Side of the square picture or frame; None takes the backbone's own."""
+    clip_seconds: float = 3.0
+    """Length of one window of sound."""
+    max_windows: int = 4
+    """At most this many pictures, windows of sound or frames of an item are read, spread evenly."""
+    max_tokens: int = 256
+    """Texts are cut after this many tokens (or the backbone's own limit, where that is smaller)."""
+    adapter_rank: int = 8
+    """Rank of LoRA's two factors."""
+    learning_rate: float | None = None
+    """Of the backbone's trained weights; None takes 1e-3 for random weights, 2e-4 for adapters, 2e-5 otherwise."""
+
+    def __post_init__(self) -> None:
+        if ":" not in self.backbone:
+            raise ConfigError(
+                f"backbone '{self.backbone}' has no prefix. Expected one of 'hf:', 'open_clip:', 'timm:', "
+                f"'torchaudio:', 'spectrogram:', 'frames:' before the name, such as 'hf:bert-base-uncased'."
+            )
+        _check_choice("tuning", self.tuning, get_args(Tuning))
+        _check_choice("pooling", self.pooling, ("auto", "mean", "cls"))
+        _check_positive(self, "clip_seconds", "max_windows", "max_tokens", "adapter_rank")
+        if not self.pretrained and self.tuning == "adapter":
+            raise ConfigError(
+                "tuning='adapter' on random weights (pretrained=False) would adapt noise. "
+                "Take tuning='full', or pretrained=True."
+            )
+
+
+@dataclass(frozen=True)
+class RecommenderConfig:
+    """The model: its towers and what else may speak for an item."""
+
+    towers: Mapping[str, TowerConfig] = field(default_factory=dict)
+    """Modality ('text', 'image', 'audio', 'video') → tower. Order does not matter."""
+    _: KW_ONLY
+    embedding_dim: int = 64
+    """Dimension that every part of an item and every query share."""
+    attributes: bool = True
+    """Read the attribute columns that the catalogue declares."""
+    behaviour: bool = True
+    """Read who consumed what: item statistics, co-consumption, person embeddings."""
+    context: bool = True
+    """Read the context columns that the catalogue declares."""
+    history_length: int = 50
+    """At most this many of a person's latest events speak for the person."""
+    temperature: float = 0.1
+    """Divides every score before the softmax; a starting value, learned from there."""
+    modality_dropout: float = 0.15
+    """Chance that a present part of an item is hidden in a training step."""
+    behaviour_dropout: float = 0.33
+    """Chance that everything learned from an item's own interactions is hidden in a training step."""
+    dropout: float = 0.1
+    """On projected embeddings and queries."""
+    alignment_weight: float = 0.1
+    """Weight of the contrastive alignment of an item's modalities; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        for modality, tower in self.towers.items():
+            _check_choice("tower", modality, MODALITIES)
+            if not isinstance(tower, TowerConfig):
+                raise ConfigError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a TowerConfig.")
+        if not self.towers and not self.attributes and not self.behaviour:
+            raise ConfigError("no towers, no attributes and no behaviour: an item would have nothing to show. Keep one.")
+        _check_positive(self, "embedding_dim", "history_length", "temperature")
+        _check_share(self, "modality_dropout", "behaviour_dropout", "dropout")
+
+    def to_dict(self) -> dict[str, Any]:
+        """This configuration as plain JSON values; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RecommenderConfig:
+        """A configuration from JSON or TOML values. Raises `ConfigError` naming the nearest key for an unknown one."""
+        values = dict(values)
+        towers = {name: _construct(TowerConfig, tower) for name, tower in values.pop("towers", {}).items()}
+        return _construct(cls, {"towers": towers, **values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The loop: where it runs, how long, and from which random state."""
+
+    device: str = "auto"
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device name."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` takes bf16 where the accelerator has it, else fp32."""
+    epochs: int = 30
+    """Passes over the training interactions."""
+    batch_size: int = 256
+    """Training interactions a step."""
+    items_per_step: int = 48
+    """Where a tower is trained: at most this many distinct target items pass through it in one step."""
+    learning_rate: float = 2e-3
+    """Of everything but backbones, which have their own in `TowerConfig`."""
+    weight_decay: float = 0.01
+    """Decoupled (AdamW)."""
+    patience: int = 5
+    """Stop after this many epochs without a better validation NDCG@10; without `valid` all epochs are run."""
+    seed: int = 0
+    """Of weights, sampling and dropout. The same seed on the same machine gives the same losses."""
+    num_workers: int = 0
+    """Processes that decode media; 0 decodes in this one."""
+    cache_dir: str | None = None
+    """Where frozen backbones' outputs are kept; None keeps them in memory for this run."""
+    checkpoint_dir: str | None = None
+    """Where optimiser, sampler and random states are written after each epoch; a later `fit` resumes there."""
+    progress: bool = True
+    """Show a progress bar."""
+
+    def __post_init__(self) -> None:
+        _check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        _check_positive(self, "epochs", "batch_size", "items_per_step", "learning_rate", "patience")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """A configuration from JSON or TOML values. Raises `ConfigError` naming the nearest key for an unknown one."""
+        return _construct(cls, values)
+
+
+def _construct(cls: type, values: Mapping[str, Any]) -> Any:
+    names = [f.name for f in fields(cls) if f.init]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else f" It has: {', '.join(names)}."
+            raise ConfigError(f"{cls.__name__} has no setting '{key}'.{hint}")
+    return cls(**values)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"{name} '{value}' is unknown. Expected one of {', '.join(map(repr, choices))}.{hint}")
+
+
+def _check_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ConfigError(f"{type(config).__name__}.{name} is {value}. Expected a number above 0.")
+
+
+def _check_share(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise ConfigError(f"{type(config).__name__}.{name} is {value}. Expected at least 0 and below 1.")
