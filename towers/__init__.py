@@ -1,0 +1,21 @@
+"""One modality in, one embedding out. Knows nothing of recommenders."""
+
+from towers.backbone import Backbone
+from towers.inputs import Frames, Sound
+from towers.names import MODALITY_OF_PREFIX, BackboneOptions, build_backbone, split_name
+from towers.tower import Tower, TowerBatch
+from towers.tuning import TUNINGS, apply_tuning
+
+__all__ = [
+    "MODALITY_OF_PREFIX",
+    "TUNINGS",
+    "Backbone",
+    "BackboneOptions",
+    "Frames",
+    "Sound",
+    "Tower",
+    "TowerBatch",
+    "apply_tuning",
+    "build_backbone",
+    "split_name",
+]

@@ -1,0 +1,80 @@
+"""Configuration → modules, here and nowhere else."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+
+from multimodal_rec.config import TowerConfig
+from multimodal_rec.errors import ConfigError
+from towers import MODALITY_OF_PREFIX, Backbone, BackboneOptions, Tower, apply_tuning, build_backbone, split_name
+
+
+def build_tower(
+    config: TowerConfig,
+    *,
+    modality: str | None = None,
+    embedding_dim: int = 64,
+    shared: Tower | None = None,
+    seed: int | None = None,
+    load_weights: bool = True,
+) -> Tower:
+    """One tower: its backbone loaded and tuned, its projection fresh, in training mode.
+
+    `modality`: None takes what the backbone's prefix reads; `video` puts a tower of frames over an image backbone.
+    `shared`: the image tower whose backbone `frames:image` uses; its tuning rules then. `seed`: of fresh weights,
+    without touching the global random state; None draws from the global one. `load_weights=False` reads no weight
+    file although the configuration says pretrained, for a saved state that is loaded next.
+    Raises `ConfigError` for what cannot work together or is not on this machine.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+            if seed is not None:
+                torch.manual_seed(seed)
+            return _build(config, modality, embedding_dim, shared, load_weights)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        what = "tower" if modality is None else f"{modality} tower"
+        raise ConfigError(f"the {what} '{config.backbone}' cannot be built: {error}") from error
+
+
+def _build(
+    config: TowerConfig, modality: str | None, embedding_dim: int, shared: Tower | None, load_weights: bool
+) -> Tower:
+    prefix, rest = split_name(config.backbone)
+    reads = MODALITY_OF_PREFIX[prefix]
+    modality = reads if modality is None else modality
+    if modality != reads and not (modality == "video" and reads == "image"):
+        fitting = " or ".join(f"'{name}:'" for name, read in MODALITY_OF_PREFIX.items() if read == modality)
+        raise ConfigError(
+            f"backbone '{config.backbone}' reads {reads}, and the tower is for {modality}. "
+            f"Expected a backbone that starts with {fitting or 'another prefix'}."
+        )
+    if prefix == "frames" and rest == "image":
+        if shared is None:
+            raise ConfigError(
+                "'frames:image' shares the image tower's backbone, and there is no image tower. Add one, or name "
+                "the video tower's own backbone, such as 'timm:resnet10t'."
+            )
+        return Tower(
+            shared.backbone,
+            embedding_dim,
+            modality="video",
+            tuning=shared.tuning,
+            max_windows=config.max_windows,
+            owns_backbone=False,
+        )
+    backbone: Backbone = build_backbone(
+        config.backbone,
+        BackboneOptions(
+            pretrained=config.pretrained and load_weights,
+            pooling=config.pooling,
+            image_size_px=config.image_size_px,
+            clip_seconds=config.clip_seconds,
+            max_tokens=config.max_tokens,
+        ),
+    )
+    apply_tuning(backbone, config.tuning, config.adapter_rank)
+    return Tower(backbone, embedding_dim, modality=modality, tuning=config.tuning, max_windows=config.max_windows)

@@ -1,0 +1,260 @@
+"""A catalogue: items with their media, what people did with them, and what the columns mean."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from multimodal_rec.checking import Tables, check_tables, set_aside
+from multimodal_rec.errors import CatalogueError, Problem
+from multimodal_rec.schema import Schema
+from multimodal_rec.splits import TEST, TRAIN, VALID, Split, split_parts
+
+_FILES = ("items", "interactions", "users")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Catalogue:
+    """Items, interactions and users as frames in normal form, with the schema that says what the columns mean.
+
+    Made by `Catalogue.read` or `Catalogue.from_frames`, which check everything; the frames are not to be changed.
+    """
+
+    items: pd.DataFrame
+    """`item_id` (unique str), texts (str or None), media (lists of absolute paths, empty where absent), attributes."""
+    interactions: pd.DataFrame
+    """`user_id`, `item_id`, and where known `timestamp` (int64 Unix seconds), `position`, `event`, `value`, context."""
+    users: pd.DataFrame | None
+    """`user_id`, user attributes, profile; None where the catalogue has no such table."""
+    schema: Schema
+    """What the columns mean."""
+    quarantined: tuple[Problem, ...] = ()
+    """Why rows were set aside under `on_error="quarantine"`."""
+    media: Path | None = None
+    """The folder that the media paths lie in, where there is one."""
+
+    @classmethod
+    def read(cls, folder: str | Path, *, on_error: Literal["raise", "quarantine"] = "raise") -> Catalogue:
+        """The catalogue in `folder`: `catalogue.toml`, `items`, `interactions`, `users` (parquet or CSV), `media/`.
+
+        In a CSV only an empty cell is missing ("NA" is a word), and several tags or paths are joined by "|".
+        `on_error="quarantine"` drops rows with problems, lists them in `quarantined`, and still raises where a whole
+        column is at fault. Raises `CatalogueError` with all problems of all files.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CatalogueError(f"no catalogue at '{folder}': it is not a folder. Expected one with a catalogue.toml.")
+        schema = Schema.read(folder / "catalogue.toml")
+        paths = [_table_path(folder, name) for name in _FILES]
+        if paths[0] is None:
+            raise CatalogueError(
+                f"catalogue '{folder}' has no items. Expected a file items.parquet or items.csv in it."
+            )
+        items = _read_table(paths[0])
+        interactions, users = [None if path is None else _read_table(path) for path in paths[1:]]
+        files = [name if path is None else path.name for name, path in zip(_FILES, paths, strict=True)]
+        return _checked(
+            items, interactions, users, schema=schema, media=folder / "media", files=files, on_error=on_error
+        )
+
+    @classmethod
+    def from_frames(
+        cls,
+        items: pd.DataFrame,
+        interactions: pd.DataFrame | None = None,
+        users: pd.DataFrame | None = None,
+        *,
+        schema: Schema,
+        media: str | Path | None = None,
+        on_error: Literal["raise", "quarantine"] = "raise",
+    ) -> Catalogue:
+        """A catalogue of these frames, which are copied, checked and brought to normal form as `read` does.
+
+        `media`: the folder that the media columns' paths lie in; without it the paths must be absolute.
+        `interactions=None` is a catalogue in which nobody has done anything yet. Raises `CatalogueError`.
+        """
+        root = None if media is None else Path(media)
+        return _checked(items, interactions, users, schema=schema, media=root, files=_FILES, on_error=on_error)
+
+    def write(self, folder: str | Path, *, format: Literal["parquet", "csv"] = "parquet") -> Path:  # noqa: A002 (pandas' word)
+        """The folder, with this catalogue in it as `read` takes it: tables, schema, and a copy of every media file.
+
+        Media keep their names below `media/` where they came from one folder, else they are named by column and row.
+        Raises `CatalogueError` for another format, or where the folder holds the tables in the other format.
+        """
+        if format not in ("parquet", "csv"):
+            raise CatalogueError(f"format '{format}' is unknown. Expected 'parquet' or 'csv'.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        other = "csv" if format == "parquet" else "parquet"
+        for name in _FILES:
+            if (folder / f"{name}.{other}").exists():
+                raise CatalogueError(
+                    f"'{folder}' already has {name}.{other}, and two tables of one name cannot be told apart. "
+                    f"Write to an empty folder, or with format='{other}'."
+                )
+        items = self.items.copy()
+        for number, column in enumerate(self.schema.media_columns):
+            # A column's name may hold anything, "../" included; the number keeps two cleaned names apart.
+            home = f"{number}-{re.sub(r'[^A-Za-z0-9_-]', '_', column)}"
+            names = [
+                [self._copy(Path(path), folder / "media", f"{home}/{row}-{place}") for place, path in enumerate(paths)]
+                for row, paths in enumerate(items[column])
+            ]
+            items[column] = pd.Series(names, index=items.index, dtype=object)
+        (folder / "catalogue.toml").write_text(self.schema.to_toml(), encoding="utf-8")
+        for name, frame in zip(_FILES, (items, self.interactions, self.users), strict=True):
+            if frame is not None:
+                _write_table(frame, folder / f"{name}.{format}")
+        return folder
+
+    def split(
+        self, how: str, *, valid: float = 0.1, test: float = 0.1, seed: int = 0, column: str | None = None
+    ) -> Split:
+        """Three catalogues: to learn from, to choose on, to judge on. `how` is one of `splits.SPLITS`.
+
+        `time` cuts at one moment for everybody, `last` keeps each person's last two interactions, `share` each
+        person's last shares, `cold_items` every interaction with some items; `random` draws interactions and `label`
+        reads the part from `column`; `splits.split_parts` has the exact rules. Items that first appear in a later
+        part are in that part's catalogue only: `train.items` holds the items with training interactions and those
+        that nobody ever touched, `valid.items` adds those first seen in validation, `test.items` is everything.
+
+        Raises `SplitError` without the order that `how` needs, or where a part would be empty.
+        """
+        parts = split_parts(self.interactions, how, valid=valid, test=test, seed=seed, column=column)
+        touched = self.items["item_id"].isin(self.interactions["item_id"].tolist()).to_numpy()
+        catalogues = []
+        for part in (TRAIN, VALID, TEST):
+            seen = self.items["item_id"].isin(self.interactions["item_id"][parts <= part].tolist()).to_numpy()
+            keep = seen | ~touched if part != TEST else np.ones(len(self.items), dtype=bool)
+            catalogues.append(
+                replace(
+                    self,
+                    items=self.items[keep].reset_index(drop=True),
+                    interactions=self.interactions[parts == part].reset_index(drop=True),
+                )
+            )
+        return Split(*catalogues)
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The ids of all items, in the order of `items`."""
+        return tuple(self.items["item_id"])
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    @property
+    def num_users(self) -> int:
+        """Number of people, known from interactions or from the users table."""
+        listed = set() if self.users is None else set(self.users["user_id"])
+        return len(listed | set(self.interactions["user_id"]))
+
+    @property
+    def event_weights(self) -> np.ndarray:
+        """Float32 (interaction,): each one's weight by `schema.events`; 1 where no event or no weight is known."""
+        if "event" not in self.interactions or not self.schema.events:
+            return np.ones(len(self.interactions), dtype=np.float32)
+        weights = [self.schema.events.get(event, 1.0) for event in self.interactions["event"]]
+        return np.array(weights, dtype=np.float32)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.num_items} items", f"{self.num_users} users", f"{len(self.interactions)} interactions"]
+        if self.quarantined:
+            parts.append(f"{len(self.quarantined)} problems set aside")
+        has = ", ".join(self.schema.modalities)
+        return f"Catalogue('{self.schema.name}', {self.schema.kind}: {', '.join(parts)}; {has})"
+
+    def _copy(self, source: Path, media: Path, name: str) -> str:
+        root = None if self.media is None else self.media.resolve()
+        if root is not None and source.is_relative_to(root):
+            relative = source.relative_to(root)
+        else:
+            relative = Path(name + source.suffix)
+        target = media / relative
+        if not (target.exists() and target.samefile(source)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        return relative.as_posix()
+
+
+def _checked(
+    items: pd.DataFrame,
+    interactions: pd.DataFrame | None,
+    users: pd.DataFrame | None,
+    *,
+    schema: Schema,
+    media: Path | None,
+    files: Sequence[str],
+    on_error: str,
+) -> Catalogue:
+    if on_error not in ("raise", "quarantine"):
+        raise CatalogueError(f"on_error is '{on_error}'. Expected 'raise' or 'quarantine'.")
+    if interactions is None:
+        interactions = pd.DataFrame({name: pd.Series(dtype=object) for name in ("user_id", "item_id", *schema.context)})
+    for frame, file in zip((items, interactions, users), files, strict=True):
+        if frame is not None and not frame.columns.is_unique:
+            twice = ", ".join(map(repr, frame.columns[frame.columns.duplicated()].unique()))
+            raise CatalogueError(f"{file} has columns of one name: {twice}. Rename or drop one of each.")
+    if not len(items):
+        raise CatalogueError(f"catalogue '{schema.name}' has no items: {files[0]} has no row. Add at least one item.")
+    checked = check_tables(Tables(items, interactions, users), schema, media=media, files=files)
+    problems = checked.problems
+    whole = [problem for problem in problems if problem.row is None]
+    if problems and (on_error == "raise" or whole):
+        raise CatalogueError(f"catalogue '{schema.name}' has {_count(len(problems))}:", problems)
+    if problems:
+        checked = set_aside(checked.tables, problems, files=files)
+        if not len(checked.tables.items):
+            raise CatalogueError(f"catalogue '{schema.name}' has no items left: every row has a problem.", problems)
+    return Catalogue(*checked.tables, schema=schema, quarantined=checked.problems, media=media)
+
+
+def _count(number: int) -> str:
+    return "1 problem" if number == 1 else f"{number} problems"
+
+
+def _table_path(folder: Path, name: str) -> Path | None:
+    found = [path for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.is_file()]
+    if len(found) > 1:
+        raise CatalogueError(f"'{folder}' has both {name}.parquet and {name}.csv. Remove the one that is out of date.")
+    return found[0] if found else None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # Everything as text: ids such as "007" stay whole, and a word in a column of numbers is found with its row.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CatalogueError(f"'{path}' cannot be read: {error}. Write it again as {path.suffix[1:]}.") from error
+
+
+def _write_table(frame: pd.DataFrame, path: Path) -> None:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+        return
+    frame = frame.copy()
+    for column in frame.columns:
+        if frame[column].dtype == object:
+            frame[column] = frame[column].map(
+                lambda value: _joined(value) if isinstance(value, (list, tuple)) else value
+            )
+    frame.to_csv(path, index=False, encoding="utf-8")
+
+
+def _joined(words: Sequence[str]) -> str:
+    for word in words:
+        if "|" in word:
+            raise CatalogueError(f"'{word}' holds a '|', which separates words in a CSV cell. Write format='parquet'.")
+    return "|".join(words)

@@ -1,0 +1,129 @@
+"""What each item of a catalogue gives each tower to read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from multimodal_rec.errors import MediaError
+from multimodal_rec.media import has_sound, read_frames, read_image, read_sound, read_video_sound
+from multimodal_rec.schema import Schema
+from towers import Frames, Sound
+
+Content = str | list[Image.Image] | Sound | Frames
+
+MAX_SOUND_SECONDS = 600.0
+"""At most this much of a sound is decoded; an hour in stereo would take more than a gigabyte."""
+
+
+class ItemContent:
+    """The tower inputs of an items table, read row by row when they are asked for.
+
+    `items` as a `Catalogue` holds them: media columns are lists of absolute paths. `max_windows`: modality → at most
+    this many frames are decoded of a video (pictures and sound are cut down by their towers); 4 where it is silent.
+    """
+
+    def __init__(self, items: pd.DataFrame, schema: Schema, *, max_windows: Mapping[str, int] | None = None) -> None:
+        self._columns: dict[str, list[np.ndarray]] = {
+            modality: [items[name].to_numpy(dtype=object) for name in getattr(schema, modality) if name in items]
+            for modality in ("text", "image", "audio", "video")
+        }
+        self._num_items = len(items)
+        self._num_frames = dict(max_windows or {}).get("video", 4)
+        self._file_hashes: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return self._num_items
+
+    def load(self, row: int, modality: str) -> Content | None:
+        """What the modality's tower reads of the item in `row`, None where the item has nothing of it.
+
+        Text: the non-empty text columns, joined by ". ". Image: all pictures. Audio: the first sound, else the
+        video's soundtrack. Video: the first video's frames. Raises `MediaError` for a file that cannot be read.
+        """
+        if modality == "text":
+            return ". ".join(self._texts(row)) or None
+        paths = self._paths(row, modality)
+        if modality == "audio" and not paths:
+            films = self._paths(row, "video")
+            return read_video_sound(films[0], max_seconds=MAX_SOUND_SECONDS) if films else None
+        if not paths:
+            return None
+        if modality == "image":
+            return [read_image(path) for path in paths]
+        if modality == "audio":
+            return read_sound(paths[0], max_seconds=MAX_SOUND_SECONDS)
+        return read_frames(paths[0], num_frames=self._num_frames)
+
+    def content_hash(self, row: int, modality: str) -> str | None:
+        """16 hexadecimal digits over what `load` would read, None where the item has nothing of the modality.
+
+        Files count by their bytes, never by their names. A video without an own sound counts as sound, whether it
+        has a soundtrack or not. Raises `MediaError` for a file that is missing.
+        """
+        if modality == "text":
+            texts = self._texts(row)
+            return _digest("text", *texts) if texts else None
+        paths = self._paths(row, modality)
+        if modality == "audio" and not paths:
+            films = self._paths(row, "video")
+            return _digest("soundtrack", self._file_hash(films[0])) if films else None
+        read = paths if modality == "image" else paths[:1]
+        return _digest(modality, *map(self._file_hash, read)) if read else None
+
+    def present(self, modality: str) -> np.ndarray:
+        """Which items have something of the modality: bool (item,).
+
+        A video's soundtrack is looked for in the file, without decoding it; a file that cannot be opened counts as
+        present, so that `load` raises what is wrong with it.
+        """
+        return np.array([self._has(row, modality) for row in range(len(self))], dtype=bool)
+
+    def _has(self, row: int, modality: str) -> bool:
+        if modality == "text":
+            return bool(self._texts(row))
+        if self._paths(row, modality):
+            return True
+        films = self._paths(row, "video") if modality == "audio" else []
+        if not films:
+            return False
+        try:
+            return has_sound(films[0])
+        except MediaError:
+            return True
+
+    def _texts(self, row: int) -> list[str]:
+        cells = [column[row] for column in self._columns["text"]]
+        return [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+
+    def _paths(self, row: int, modality: str) -> list[str]:
+        cells: list[Any] = [column[row] for column in self._columns[modality]]
+        return [str(path) for cell in cells if isinstance(cell, (list, tuple, np.ndarray)) for path in cell]
+
+    def _file_hash(self, path: str) -> str:
+        if path not in self._file_hashes:
+            try:
+                with Path(path).open("rb") as file:
+                    self._file_hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise MediaError(
+                    f"media file '{path}' cannot be read: {error.strerror}. Put it there, or empty the column that "
+                    f"names it."
+                ) from error
+        return self._file_hashes[path]
+
+
+def _digest(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        # Lengths keep ("ab", "c") and ("a", "bc") apart.
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
