@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
+from fusion.parts import check_parts, zero_absent
 
+
+@final
 class AttentionFusion(nn.Module):
     """Fuse one item's part embeddings into one.
 
     A learned query attends over the parts that the item has; an absent one gets weight exactly 0, so an item of text
-    alone is fused from its text alone. Each of `num_parts` kinds of part has its own key and value projection.
-    Source: Set Transformer's PMA block (arXiv:1810.00825), with the projections untied by kind of part.
+    alone is fused from its text alone. The weighted parts stand side by side rather than summed, so that the inner
+    product with a query of one block a part is a weighted sum over parts and no part is read as another:
+
+        e(i) = [num_parts · α(p; i) · x(i, p)]_p      α(·; i) = softmax over present p of ⟨u_p, x(i, p)⟩ / √dim + b_p
+
+    Source: Set Transformer's PMA block (arXiv:1810.00825), with a query of its own for each kind of part.
     """
 
     def __init__(self, embedding_dim: int, num_parts: int) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(embedding_dim))
-        self.keys = PartLinear(num_parts, embedding_dim)
-        self.values = PartLinear(num_parts, embedding_dim)
+        self.output_dim = embedding_dim * num_parts
+        self.query = nn.Parameter(torch.zeros(num_parts, embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(num_parts))
 
     def weights(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Attention weights (batch, part), rows summing to 1, 0 where `present` is False."""
+        """Attention weights (item, part): each row sums to 1, and is 0 where `present` is False."""
         check_parts(tokens, present)
-        keys = self.keys(zero_absent(tokens, present))
-        logits = keys @ self.query / tokens.shape[-1] ** 0.5
+        tokens = zero_absent(tokens, present)
+        logits = torch.einsum("ipd,pd->ip", tokens, self.query) / tokens.shape[-1] ** 0.5 + self.bias
         return logits.masked_fill(~present, -torch.inf).softmax(dim=-1)
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """The fused embedding, (batch, dim).
+        """The fused embedding, (item, part · dim).
 
-        `tokens`: (batch, part, dim); rows whose `present` (batch, part) is False may hold anything, NaN included.
-        Raises `ValueError` where a row has no part, or where shapes disagree.
+        `tokens`: (item, part, dim); rows whose `present` (item, part) is False may hold anything, NaN included.
+        Raises `ValueError` where an item has no part, or where shapes disagree.
         """
-        weights = self.weights(tokens, present)
-        values = self.values(zero_absent(tokens, present))
-        return torch.einsum("bp,bpd->bd", weights, values)
-
-
-class PartLinear(nn.Module):
-    """A linear map of its own for each kind of part: (..., part, dim) to (..., part, dim)."""
-
-    def __init__(self, num_parts: int, embedding_dim: int) -> None:
-        super().__init__()
-        # Near the identity: parts begin comparable, and each map leaves from there.
-        noise = torch.randn(num_parts, embedding_dim, embedding_dim) * 0.5 * embedding_dim**-0.5
-        self.weight = nn.Parameter(torch.eye(embedding_dim) + noise)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Each part through its own map."""
-        return torch.einsum("...pd,pde->...pe", tokens, self.weight)
-
-
-def zero_absent(tokens: Tensor, present: Tensor) -> Tensor:
-    """`tokens` with zeros where a part is absent; `where` rather than a product, since NaN · 0 is NaN."""
-    return torch.where(present.unsqueeze(-1), tokens, tokens.new_zeros(()))
-
-
-def check_parts(tokens: Tensor, present: Tensor) -> None:
-    """Raise `ValueError` unless `tokens` is (batch, part, dim), `present` (batch, part), and no row is empty."""
-    if tokens.ndim != 3 or present.shape != tokens.shape[:2]:
-        raise ValueError(
-            f"tokens have shape {tuple(tokens.shape)} and present {tuple(present.shape)}. "
-            "Expected (batch, part, dim) and (batch, part)."
-        )
-    if not bool(present.any(dim=-1).all()):
-        rows = (~present.any(dim=-1)).nonzero().flatten().tolist()[:5]
-        raise ValueError(f"rows {rows} have no part present. Expected at least one in each row; leave such items out.")
+        weights = self.weights(tokens, present) * tokens.shape[1]
+        return (weights.unsqueeze(-1) * zero_absent(tokens, present)).flatten(start_dim=1)

@@ -6,8 +6,10 @@ from contextlib import nullcontext
 
 import torch
 
-from multimodal_rec.config import TowerConfig
+from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
+from multimodal_rec.model import ModelShape, RecommenderModel
+from multimodal_rec.vocabulary import Vocabulary
 from towers import MODALITY_OF_PREFIX, Backbone, BackboneOptions, Tower, apply_tuning, build_backbone, split_name
 
 
@@ -38,6 +40,32 @@ def build_tower(
     except (OSError, ValueError, RuntimeError) as error:
         what = "tower" if modality is None else f"{modality} tower"
         raise ConfigError(f"the {what} '{config.backbone}' cannot be built: {error}") from error
+
+
+def build_model(
+    config: RecommenderConfig, vocabulary: Vocabulary, *, seed: int = 0, load_weights: bool = True
+) -> RecommenderModel:
+    """The whole model, its towers in the order of `MODALITIES`. `load_weights` as in `build_tower`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        towers: dict[str, Tower] = {}
+        for modality in (name for name in MODALITIES if name in config.towers):
+            towers[modality] = build_tower(
+                config.towers[modality],
+                modality=modality,
+                embedding_dim=config.embedding_dim,
+                shared=towers.get("image"),
+                load_weights=load_weights,
+            )
+        shape = ModelShape(
+            embedding_dim=config.embedding_dim,
+            attribute_width=max(1, vocabulary.attributes.width),
+            behaviour_width=config.behaviour_rank + 1,
+            context_width=max(1, vocabulary.context.width),
+            person_width=max(1, vocabulary.people.width),
+            event_weights=vocabulary.event_weights,
+        )
+        return RecommenderModel(towers, shape, dropout=config.dropout, temperature=config.temperature)
 
 
 def _build(

@@ -66,8 +66,10 @@ class RecommenderConfig:
     towers: Mapping[str, TowerConfig] = field(default_factory=dict)
     """Modality ('text', 'image', 'audio', 'video') → tower. Order does not matter."""
     _: KW_ONLY
-    embedding_dim: int = 64
-    """Dimension that every part of an item and every query share."""
+    embedding_dim: int = 32
+    """Dimension of each part of an item: an item embedding has one block of it a part."""
+    behaviour_rank: int = 16
+    """Factors of co-consumption that are read from the log."""
     attributes: bool = True
     """Read the attribute columns that the catalogue declares."""
     behaviour: bool = True
@@ -76,14 +78,14 @@ class RecommenderConfig:
     """Read the context columns that the catalogue declares."""
     history_length: int = 50
     """At most this many of a person's latest events speak for the person."""
-    temperature: float = 0.1
-    """Divides every score before the softmax; a starting value, learned from there."""
+    temperature: float = 0.5
+    """Divides every score before the softmax, in units of `embedding_dim`; a starting value, learned from there."""
     modality_dropout: float = 0.15
     """Chance that a present part of an item is hidden in a training step."""
     behaviour_dropout: float = 0.33
     """Chance that everything learned from an item's own interactions is hidden in a training step."""
-    dropout: float = 0.1
-    """On projected embeddings and queries."""
+    dropout: float = 0.3
+    """On item tokens and queries."""
     alignment_weight: float = 0.1
     """Weight of the contrastive alignment of an item's modalities; 0 turns it off."""
 
@@ -93,8 +95,10 @@ class RecommenderConfig:
             if not isinstance(tower, TowerConfig):
                 raise ConfigError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a TowerConfig.")
         if not self.towers and not self.attributes and not self.behaviour:
-            raise ConfigError("no towers, no attributes and no behaviour: an item would have nothing to show. Keep one.")
-        _check_positive(self, "embedding_dim", "history_length", "temperature")
+            raise ConfigError(
+                "no towers, no attributes and no behaviour: an item would have nothing to show. Keep one."
+            )
+        _check_positive(self, "embedding_dim", "behaviour_rank", "history_length", "temperature")
         _check_share(self, "modality_dropout", "behaviour_dropout", "dropout")
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,10 +127,12 @@ class TrainingConfig:
     """Training interactions a step."""
     items_per_step: int = 48
     """Where a tower is trained: at most this many distinct target items pass through it in one step."""
-    learning_rate: float = 2e-3
-    """Of everything but backbones, which have their own in `TowerConfig`."""
-    weight_decay: float = 0.01
+    learning_rate: float = 1e-2
+    """Peak, of everything but backbones, which have their own in `TowerConfig`; warmed up, then cosine to zero."""
+    weight_decay: float = 0.1
     """Decoupled (AdamW)."""
+    max_softmax_items: int = 20_000
+    """Up to this many items are all candidates of every step; with more, those of the step are."""
     patience: int = 5
     """Stop after this many epochs without a better validation NDCG@10; without `valid` all epochs are run."""
     seed: int = 0

@@ -1,15 +1,15 @@
 """What can go wrong, and what the caller did to get there.
 
-    MultimodalRecError
-    ├── ConfigError (ValueError)       a configuration that cannot work
-    ├── CatalogueError (ValueError)    a catalogue that breaks its schema; carries every problem found
-    ├── SplitError (ValueError)        a split that this catalogue does not allow
-    ├── ContextError (ValueError)      a context that this model was not trained with
-    ├── UnknownIdError (KeyError)      a user or item id nobody has heard of
-    ├── ItemError (ValueError)         items that cannot be embedded; carries a reason an item
-    ├── MediaError (OSError)           a media file that is missing, unreadable or unsafe
-    ├── StoreError (OSError)           a store that is absent, or holds another model's embeddings
-    └── NotFittedError (RuntimeError)  a verb that needs `fit` or `load` first
+MultimodalRecError
+├── ConfigError (ValueError)       a configuration that cannot work
+├── CatalogueError (ValueError)    a catalogue that breaks its schema; carries every problem found
+├── SplitError (ValueError)        a split that this catalogue does not allow
+├── ContextError (ValueError)      a context that this model was not trained with
+├── UnknownIdError (KeyError)      a user or item id nobody has heard of
+├── ItemError (ValueError)         items that cannot be embedded; carries a reason an item
+├── MediaError (OSError)           a media file that is missing, unreadable or unsafe
+├── StoreError (OSError)           a store that is absent, or holds another model's embeddings
+└── NotFittedError (RuntimeError)  a verb that needs `fit` or `load` first
 """
 
 from __future__ import annotations

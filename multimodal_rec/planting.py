@@ -22,9 +22,9 @@ from multimodal_rec.wording import NUM_THEMES
 
 Kind = Literal["music", "product", "video"]
 
-NUM_CATEGORIES = 6
+NUM_CATEGORIES = 4
 """Values of the planted attribute (genre, category or format)."""
-NUM_SCENES = 6
+NUM_SCENES = 3
 """Hidden communities of items: no medium and no attribute tells them, only who consumed what."""
 
 START = 1_704_067_200
@@ -34,6 +34,8 @@ DURATION_SECONDS = 3 * 365 * 86_400
 LATE_SHARE = 0.1
 """Share of the items that first appear when the test period begins."""
 TEST_SHARE = 0.1
+POPULARITY_SPREAD = 1.0
+"""Standard deviation of what makes an item popular with everybody, against tastes of weights 2 and more."""
 MIN_LATE_EVENTS = 5
 LACKING_SHARE = 1 / 6
 """Share of the items that lack one modality."""
@@ -54,25 +56,25 @@ class Part:
 
 PARTS: dict[str, tuple[Part, ...]] = {
     "music": (
-        Part(name="text", traits=("theme",), weight=1.5),
-        Part(name="image", traits=("hue",), weight=1.5, flips_with="device"),
-        Part(name="audio", traits=("tempo", "brightness"), weight=1.5, flips_with="hour"),
-        Part(name="attributes", traits=("category",), weight=1.5),
-        Part(name="co-consumption", traits=("scene",), weight=1.5),
+        Part(name="text", traits=("theme",), weight=2.5),
+        Part(name="image", traits=("hue",), weight=2.5, flips_with="device"),
+        Part(name="audio", traits=("tempo", "brightness"), weight=2.5, flips_with="hour"),
+        Part(name="attributes", traits=("category",), weight=2.5),
+        Part(name="co-consumption", traits=("scene",), weight=2.5),
     ),
     "product": (
-        Part(name="text", traits=("theme",), weight=1.5, flips_with="season"),
-        Part(name="image", traits=("hue",), weight=1.5, flips_with="device"),
-        Part(name="attributes", traits=("category",), weight=1.5),
-        Part(name="co-consumption", traits=("scene",), weight=1.5),
+        Part(name="text", traits=("theme",), weight=2.5, flips_with="season"),
+        Part(name="image", traits=("hue",), weight=2.5, flips_with="device"),
+        Part(name="attributes", traits=("category",), weight=2.5),
+        Part(name="co-consumption", traits=("scene",), weight=2.5),
     ),
     "video": (
-        Part(name="text", traits=("theme",), weight=1.4),
-        Part(name="image", traits=("hue",), weight=1.4, flips_with="device"),
-        Part(name="audio", traits=("tempo", "brightness"), weight=1.4, flips_with="hour"),
-        Part(name="video", traits=("scene_hue",), weight=1.4),
-        Part(name="attributes", traits=("category",), weight=1.4),
-        Part(name="co-consumption", traits=("scene",), weight=1.4),
+        Part(name="text", traits=("theme",), weight=2.2),
+        Part(name="image", traits=("hue",), weight=2.2, flips_with="device"),
+        Part(name="audio", traits=("tempo", "brightness"), weight=2.2, flips_with="hour"),
+        Part(name="video", traits=("scene_hue",), weight=2.2),
+        Part(name="attributes", traits=("category",), weight=2.2),
+        Part(name="co-consumption", traits=("scene",), weight=2.2),
     ),
 }
 
@@ -116,7 +118,7 @@ def plant(kind: Kind, *, num_items: int, num_users: int, rng: np.random.Generato
             "category": rng.integers(NUM_CATEGORIES, size=num_items),
             # A new item belongs to no community yet: nobody could know, so no taste rests on it.
             "scene": np.where(late, -1, rng.integers(NUM_SCENES, size=num_items)),
-            "popularity": np.where(late, 0.0, rng.normal(0.0, 0.6, size=num_items)),
+            "popularity": np.where(late, 0.0, rng.normal(0.0, POPULARITY_SPREAD, size=num_items)),
             "late": late,
         }
     )
@@ -124,9 +126,7 @@ def plant(kind: Kind, *, num_items: int, num_users: int, rng: np.random.Generato
     lacked = rng.integers(len(MODALITIES[kind]), size=num_items)
     for index, modality in enumerate(MODALITIES[kind]):
         items[f"has_{modality}"] = ~(lacks & (lacked == index))
-    tastes = {
-        part.name: rng.normal(size=(num_users, traits_of(items, part).shape[1])) for part in PARTS[kind]
-    }
+    tastes = {part.name: rng.normal(size=(num_users, traits_of(items, part).shape[1])) for part in PARTS[kind]}
     user_ids = tuple(f"u{index:03d}" for index in range(num_users))
     return Planted(kind, items, tastes, user_ids)
 
@@ -159,8 +159,11 @@ def context_sign(contexts: pd.DataFrame, part: Part) -> np.ndarray:
     return np.array([_SEASON_SIGN[season] for season in values])
 
 
-def utilities(planted: Planted, tastes: dict[str, np.ndarray], contexts: pd.DataFrame) -> np.ndarray:
-    """Utility of every item, (query, item): row q is a person's `tastes[part][q]` in the context of row q."""
+def utilities(planted: Planted, tastes: dict[str, np.ndarray], contexts: pd.DataFrame | None) -> np.ndarray:
+    """Utility of every item, (query, item): row q is a person's `tastes[part][q]` in the context of row q.
+
+    Without `contexts` every part counts as it does where the context turns nothing round.
+    """
     wishes, traits = wish_matrix(planted.kind, tastes, contexts), trait_matrix(planted)
     return planted.items["popularity"].to_numpy() + wishes @ traits.T
 
@@ -170,11 +173,17 @@ def trait_matrix(planted: Planted) -> np.ndarray:
     return np.concatenate([traits_of(planted.items, part) for part in PARTS[planted.kind]], axis=1)
 
 
-def wish_matrix(kind: str, tastes: dict[str, np.ndarray], contexts: pd.DataFrame) -> np.ndarray:
-    """What row q wants in its context: weight · s(c) · taste of all parts side by side, (query, all dimensions)."""
-    return np.concatenate(
-        [part.weight * context_sign(contexts, part)[:, None] * tastes[part.name] for part in PARTS[kind]], axis=1
-    )
+def wish_matrix(kind: str, tastes: dict[str, np.ndarray], contexts: pd.DataFrame | None) -> np.ndarray:
+    """What row q wants in its context: weight · s(c) · taste of all parts side by side, (query, all dimensions).
+
+    s is 1 throughout without `contexts`.
+    """
+
+    def weighted(part: Part) -> np.ndarray:
+        sign = 1.0 if contexts is None else context_sign(contexts, part)[:, None]
+        return part.weight * sign * tastes[part.name]
+
+    return np.concatenate([weighted(part) for part in PARTS[kind]], axis=1)
 
 
 def context_columns(kind: str) -> tuple[str, ...]:
@@ -186,15 +195,22 @@ def draw_events(planted: Planted, *, events_per_user: int, rng: np.random.Genera
     """The log, in time order: user_id, item_id, timestamp, event, and the context columns.
 
     The last tenth of the events is the test period. It begins when the late items arrive; of its slots, as many as
-    `MIN_LATE_EVENTS` an item requires are given to late items first, and the person is drawn for the item.
+    `MIN_LATE_EVENTS` an item requires are given to late items first, and the person is drawn for the item. Raises
+    `ValueError` where it has too few slots for that.
     """
     kind, num_users = planted.kind, len(planted.user_ids)
     num_events = events_per_user * num_users
     first_test = num_events - round(TEST_SHARE * num_events)
     late = planted.items["late"].to_numpy()
     quota = rng.permutation(np.repeat(np.flatnonzero(late), MIN_LATE_EVENTS))
+    if len(quota) > num_events - first_test:
+        raise ValueError(
+            f"{int(late.sum())} late items need {len(quota)} events in the test period, which has "
+            f"{num_events - first_test} of {num_users} people's {num_events} events. "
+            "Expected more people, more events a person, or fewer items."
+        )
     slots = first_test + rng.permutation(num_events - first_test)[: len(quota)]
-    reserved = dict(zip(slots.tolist(), quota.tolist(), strict=False))
+    reserved = dict(zip(slots.tolist(), quota.tolist(), strict=True))
 
     seconds = START + np.sort(rng.choice(DURATION_SECONDS, size=num_events, replace=False))
     devices = rng.choice(np.asarray(CONTEXT_VALUES["device"], dtype=object), size=num_events)

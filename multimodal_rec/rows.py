@@ -55,7 +55,7 @@ class ItemRows:
     behaviour_present: np.ndarray
     """Bool (item,)."""
     embeddings: np.ndarray
-    """Float (item, dim): the fused item embeddings."""
+    """Float (item, part · dim): the fused item embeddings, a block a part."""
     model: str
     """Fingerprint of the model that fused them."""
     attributes: Sequence[Mapping[str, Any]]
@@ -72,7 +72,7 @@ class ItemTable:
     present: np.ndarray
     """Bool (item, token)."""
     embeddings: np.ndarray
-    """Float32 (item, dim)."""
+    """Float32 (item, part · dim)."""
     attributes: list[dict[str, Any]]
 
 
@@ -83,7 +83,8 @@ def table_schemas(modalities: Sequence[str], embedding_dim: int) -> dict[str, pa
     for modality in modalities:
         items += [pa.field(f"{modality}_hash", pa.string()), pa.field(modality, embedding)]
         items += [pa.field(f"{modality}_tower", pa.string())]
-    items += [pa.field(name, embedding) for name in ("attributes_token", "behaviour_token", "item_embedding")]
+    items += [pa.field(name, embedding) for name in ("attributes_token", "behaviour_token")]
+    items += [pa.field("item_embedding", pa.list_(pa.float16(), fused_dim(modalities, embedding_dim)))]
     items += [pa.field("model", pa.string()), pa.field("attributes", pa.string()), pa.field("updated_at", _TIME)]
     event = {"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64(), "position": pa.int64()}
     event |= {"event": pa.string(), "value": pa.float64(), "context": pa.string(), "arrival": pa.int64()}
@@ -95,13 +96,18 @@ def table_schemas(modalities: Sequence[str], embedding_dim: int) -> dict[str, pa
     }
 
 
+def fused_dim(modalities: Sequence[str], embedding_dim: int) -> int:
+    """Length of an item embedding: one block for each modality, for attributes and for behaviour."""
+    return (len(modalities) + 2) * embedding_dim
+
+
 def layout_of(schema: pa.Schema) -> str:
     """A schema in the words of a message: its modalities and dimension, or its columns where it has neither."""
     kind = schema.field("item_embedding").type if "item_embedding" in schema.names else None
     if kind is None or not pa.types.is_fixed_size_list(kind):
         return f"columns ({', '.join(schema.names)})"
     modalities = [name.removesuffix("_hash") for name in schema.names if name.endswith("_hash")]
-    return f"modalities ({', '.join(modalities)}) of embedding_dim {kind.list_size}"
+    return f"modalities ({', '.join(modalities)}) of embedding_dim {kind.list_size // (len(modalities) + 2)}"
 
 
 def item_columns(batch: ItemRows, modalities: Sequence[str], embedding_dim: int) -> dict[str, pa.Array]:
@@ -129,7 +135,8 @@ def item_columns(batch: ItemRows, modalities: Sequence[str], embedding_dim: int)
         columns[f"{modality}_hash"] = pa.array(rows.hashes, pa.string())
         columns[f"{modality}_tower"] = pa.array([rows.tower if here else None for here in rows.present], pa.string())
     for name, (embeddings, present) in encoded.items():
-        expected = (num_items, embedding_dim)
+        width = fused_dim(modalities, embedding_dim) if name == "item_embedding" else embedding_dim
+        expected = (num_items, width)
         if embeddings.shape != expected or present.shape != expected[:1]:
             raise ValueError(
                 f"'{name}' has embeddings {embeddings.shape} and present {present.shape}. "

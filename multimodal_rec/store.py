@@ -25,6 +25,7 @@ from multimodal_rec.rows import (
     check_unique,
     decode_embeddings,
     event_rows,
+    fused_dim,
     item_columns,
     layout_of,
     now,
@@ -124,7 +125,7 @@ class ItemStore:
             ids=rows["item_id"].to_pylist(),
             tokens=np.stack([embeddings for embeddings, _ in decoded], axis=1),
             present=np.stack([present for _, present in decoded], axis=1),
-            embeddings=decode_embeddings(rows["item_embedding"], self.embedding_dim)[0],
+            embeddings=decode_embeddings(rows["item_embedding"], fused_dim(self.modalities, self.embedding_dim))[0],
             attributes=[json.loads(text) for text in rows["attributes"].to_pylist()],
         )
 
@@ -248,6 +249,13 @@ class ItemStore:
             written.update(zip(rows["item_id"].to_pylist(), rows["updated_at"].to_pylist(), strict=True))
         still = [i not in written or at > written[i] for i, at in zip(failed["item_id"], failed["at"], strict=True)]
         return failed[np.array(still, dtype=bool)].reset_index(drop=True)
+
+    def copy_into(self, other: ItemStore) -> None:
+        """Add all rows of this store to another, empty one of the same layout."""
+        for name in self._tables:
+            rows = self._table(name).to_arrow()
+            if rows.num_rows:
+                other._table(name).add(rows, on_bad_vectors="null")
 
     def compact(self) -> None:
         """Join the small files that many writes leave, and drop versions older than seven days."""

@@ -14,7 +14,7 @@ Kind = Literal["music", "product", "video"]
 
 ATTRIBUTE_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "music": {
-        "genre": ("ambient", "blues", "folk", "jazz", "reggae", "rock"),
+        "genre": ("ambient", "folk", "jazz", "rock"),
         "creator": (
             "Ada Merrin",
             "Bruno Tal",
@@ -31,7 +31,7 @@ ATTRIBUTE_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "product": {
-        "category": ("bag", "chair", "clock", "lamp", "notebook", "scarf"),
+        "category": ("bag", "chair", "lamp", "scarf"),
         "brand": (
             "Alderby",
             "Brisco",
@@ -48,7 +48,7 @@ ATTRIBUTE_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "video": {
-        "format": ("animation", "documentary", "interview", "lecture", "quiz", "sketch"),
+        "format": ("animation", "documentary", "interview", "lecture"),
         "creator": (
             "Anders Films",
             "Basalt Pictures",
@@ -65,7 +65,7 @@ ATTRIBUTE_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""Kind → attribute → its values: six planted categories, and twelve creators or brands that mean nothing."""
+"""Kind → attribute → its values: four planted categories, and twelve creators or brands that mean nothing."""
 
 
 class _Theme(NamedTuple):
@@ -124,30 +124,6 @@ _THEMES = (
         ("newlyweds", "grandparents", "parents and children", "lovers", "siblings"),
         ("Dear Mother", "Forever Yours", "The Wedding Album", "Two Sisters", "Cradle", "Heart to Heart",
          "Letters to My Daughter", "Anniversary", "Home to You", "First Kiss"),
-    ),
-    _Theme(
-        "machines and space",
-        ("the orbiting station", "a launch pad", "the robot factory", "a moon base", "the control room",
-         "a distant galaxy"),
-        ("rockets and satellites", "circuits and robots", "planets and their moons", "telescopes", "computer code",
-         "engines and gears", "astronaut suits", "signals from a probe"),
-        ("launching into orbit", "programming a robot", "repairing the spacecraft", "landing on Mars",
-         "counting down to lift-off", "floating in zero gravity"),
-        ("astronauts", "engineers", "robots", "astronomers", "programmers"),
-        ("Orbit Seven", "Launch Window", "Robot Heart", "Zero Gravity", "Satellite Dreams", "The Machine Room",
-         "Mars Landing", "Event Horizon", "Circuit Board", "Lift-Off"),
-    ),
-    _Theme(
-        "food and the kitchen",
-        ("a busy kitchen", "the village bakery", "a farmers' market", "the dinner table", "a noodle shop",
-         "the herb garden"),
-        ("fresh bread and butter", "simmering soup", "garlic and olive oil", "ripe tomatoes", "a pinch of pepper",
-         "apple pie", "pots and pans", "steaming dumplings"),
-        ("kneading dough", "tasting the sauce", "cooking Sunday dinner", "chopping vegetables", "baking a cake",
-         "sharing a picnic lunch"),
-        ("cooks", "bakers", "hungry guests", "waiters", "market vendors"),
-        ("Sunday Roast", "Bread and Butter", "The Baker's Dozen", "Second Helping", "Salt, Pepper, Thyme",
-         "Kitchen Table", "Soup of the Day", "Apple Pie", "The Tasting Menu", "Dumpling House"),
     ),
 )  # fmt: skip
 

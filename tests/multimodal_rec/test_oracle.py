@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 @cache
 def setting() -> Setting:
     rng = np.random.default_rng(5)
-    planted = plant("music", num_items=120, num_users=120, rng=rng)
+    planted = plant("music", num_items=100, num_users=80, rng=rng)
     log = draw_events(planted, events_per_user=25, rng=rng)
     is_test = split_parts(log, "time") == TEST
     known, test = (log.loc[rows].reset_index(drop=True) for rows in (~is_test, is_test))
@@ -60,7 +60,6 @@ def test_without_any_part_the_learnable_oracle_is_lower(part: str) -> None:
 def test_inferred_tastes_point_where_the_planted_ones_do() -> None:
     planted = setting().planted
     queries = pd.DataFrame({"user_id": planted.user_ids, "hour": 21, "device": "phone"})
-    # Items that everybody could take: the late ones have no popularity of their own in any log.
     true, inferred = Oracle.true(planted).score(queries), learnable().score(queries)
     correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(true, inferred, strict=True)]
     assert np.median(correlations) > 0.6

@@ -1,0 +1,196 @@
+"""Items' content → what the backbones give: read once, cached where the backbone is frozen, fresh where it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from multimodal_rec.content import Content, ItemContent
+from multimodal_rec.errors import MediaError
+from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.model import ModalityFeatures
+from towers import Tower, TowerBatch
+
+Prepared = dict[str, Tensor]
+
+
+class ContentFeatures:
+    """Backbone features of the items of one `ItemContent`.
+
+    A row whose media cannot be read is absent everywhere, and `reasons` says why. `prepared_mb`: tensors that towers
+    made ready are kept up to this many megabytes, so that training does not decode a picture once an epoch.
+    """
+
+    def __init__(
+        self,
+        towers: Mapping[str, Tower],
+        content: ItemContent,
+        *,
+        cache: FeatureCache,
+        num_workers: int = 0,
+        batch_size: int = 64,
+        prepared_mb: float = 2048,
+    ) -> None:
+        self.reasons: dict[int, str] = {}
+        self._towers = dict(towers)
+        self._content = content
+        self._cache = cache
+        self._num_workers = num_workers
+        self._batch_size = batch_size
+        self._prepared: dict[tuple[int, str], Prepared | None] = {}
+        self._room_bytes = prepared_mb * 1e6
+
+    def features(self, rows: Sequence[int], modality: str) -> ModalityFeatures:
+        """Features of these items, on the CPU, in evaluation mode and without gradients.
+
+        `windows` float32 (row, window, backbone dim), zero where absent. Frozen backbones are asked only for what
+        the cache lacks.
+        """
+        tower = self._towers[modality]
+        cached = tower.tuning == "frozen"
+        found: dict[int, np.ndarray] = {}
+        hashes: dict[int, str] = {}
+        fingerprint = tower.backbone_fingerprint() if cached else ""
+        if cached:
+            hashes = self._hashes(rows, modality)
+            kept = self._cache.get(fingerprint, list(hashes.values()))
+            found = {row: kept[key].astype(np.float32) for row, key in hashes.items() if key in kept}
+        mode = tower.training
+        tower.eval()
+        backbone_mode = tower.backbone.training
+        tower.backbone.eval()
+        try:
+            missing = [row for row in rows if row not in found and (not cached or row in hashes)]
+            for chunk in _chunks(self._present(missing, modality), self._batch_size):
+                fresh = self._run(tower, [prepared for _, prepared in chunk])
+                # Rounded to the cache's precision at once: the first run and a later, cached one must agree.
+                arrays = {
+                    row: array.astype(np.float16) if cached else array
+                    for (row, _), array in zip(chunk, fresh, strict=True)
+                }
+                if cached:
+                    self._cache.put(fingerprint, {hashes[row]: array for row, array in arrays.items()})
+                found.update({row: array.astype(np.float32) for row, array in arrays.items()})
+        finally:
+            tower.train(mode)
+            tower.backbone.train(backbone_mode)
+        return _padded([found.get(row) for row in rows], tower.backbone_dim)
+
+    def fresh(
+        self, rows: Sequence[int], modality: str, device: torch.device | str
+    ) -> tuple[list[int], ModalityFeatures]:
+        """Which of these items have the modality (positions in `rows`), and their features with gradients."""
+        tower = self._towers[modality]
+        here = [
+            (place, prepared) for place, row in enumerate(rows) if (prepared := self._ready(row, modality)) is not None
+        ]
+        if not here:
+            empty = torch.zeros(0, 1, tower.backbone_dim, device=device)
+            return [], ModalityFeatures(empty, torch.zeros(0, 1, dtype=torch.bool, device=device))
+        batch = tower.collate([prepared for _, prepared in here]).to(device)
+        return [place for place, _ in here], ModalityFeatures(*tower.features(batch))
+
+    def _hashes(self, rows: Sequence[int], modality: str) -> dict[int, str]:
+        hashes: dict[int, str] = {}
+        for row in rows:
+            try:
+                key = self._content.content_hash(row, modality)
+            except (MediaError, OSError) as error:
+                self.reasons.setdefault(row, f"{modality}: {error}")
+                continue
+            if key is not None:
+                hashes[row] = key
+        return hashes
+
+    def _run(self, tower: Tower, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+        device = next(tower.projection.parameters()).device
+        batch: TowerBatch = tower.collate(prepared)
+        with torch.inference_mode():
+            features, _ = tower.features(batch.to(device))
+        rows = features.float().cpu().numpy()
+        return [row[:count] for row, count in zip(rows, batch.counts.tolist(), strict=True)]
+
+    def _present(self, rows: Sequence[int], modality: str) -> Iterator[tuple[int, Prepared]]:
+        if self._num_workers == 0 or len(rows) <= self._batch_size:
+            ready = ((row, self._ready(row, modality)) for row in rows)
+        else:
+            ready = (
+                (row, self._kept(row, modality, value, reason))
+                for row, value, reason in _decoding(self._content, rows, modality, self._num_workers)
+            )
+        yield from ((row, prepared) for row, prepared in ready if prepared is not None)
+
+    def _ready(self, row: int, modality: str) -> Prepared | None:
+        if (row, modality) in self._prepared:
+            return self._prepared[row, modality]
+        return self._kept(row, modality, *_decode(self._content, row, modality))
+
+    def _kept(self, row: int, modality: str, value: Content | None, reason: str | None) -> Prepared | None:
+        if reason is not None:
+            self.reasons.setdefault(row, reason)
+        if value is None:
+            return None
+        tower = self._towers[modality]
+        try:
+            prepared = tower.prepare_one(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            self.reasons.setdefault(row, f"{modality}: {error}")
+            return None
+        size = sum(tensor.numel() * tensor.element_size() for tensor in prepared.values())
+        # A frozen backbone reads each item once: nothing to keep.
+        if tower.tuning != "frozen" and size <= self._room_bytes:
+            self._room_bytes -= size
+            self._prepared[row, modality] = prepared
+        return prepared
+
+
+class _Decoding(Dataset[tuple[int, Content | None, str | None]]):
+    def __init__(self, content: ItemContent, rows: Sequence[int], modality: str) -> None:
+        self._content, self._rows, self._modality = content, list(rows), modality
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Content | None, str | None]:
+        row = self._rows[index]
+        return row, *_decode(self._content, row, self._modality)
+
+
+def _decoding(content: ItemContent, rows: Sequence[int], modality: str, num_workers: int) -> Iterable:
+    # Spawned, since a forked child of a process that has opened a LanceDB table hangs.
+    return DataLoader(
+        _Decoding(content, rows, modality), batch_size=None, num_workers=num_workers, multiprocessing_context="spawn"
+    )
+
+
+def _decode(content: ItemContent, row: int, modality: str) -> tuple[Content | None, str | None]:
+    try:
+        return content.load(row, modality), None
+    except MediaError as error:
+        return None, f"{modality}: {error}"
+
+
+def _chunks(pairs: Iterator[tuple[int, Prepared]], size: int) -> Iterator[list[tuple[int, Prepared]]]:
+    chunk: list[tuple[int, Prepared]] = []
+    for pair in pairs:
+        chunk.append(pair)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _padded(rows: Sequence[np.ndarray | None], dim: int) -> ModalityFeatures:
+    width = max([len(row) for row in rows if row is not None] + [1])
+    windows = torch.zeros(len(rows), width, dim)
+    present = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        if row is not None:
+            windows[index, : len(row)] = torch.from_numpy(row)
+            present[index, : len(row)] = True
+    return ModalityFeatures(windows, present)

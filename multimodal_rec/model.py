@@ -1,0 +1,174 @@
+"""Towers, fusion, behaviour and context, composed into one model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion import AttentionFusion, ContextScore
+from multimodal_rec.query import QueryEncoder, QueryInput
+from towers import Tower
+from towers.backbone import hash_state
+
+
+class ModalityFeatures(NamedTuple):
+    """What a modality's backbone gave for some items."""
+
+    windows: Tensor
+    """(item, window, backbone dim); 0 where absent."""
+    present: Tensor
+    """Bool (item, window); an item with no True has nothing of this modality."""
+
+
+class ItemFeatures(NamedTuple):
+    """All that is known of some items before anything learned here reads it."""
+
+    modalities: dict[str, ModalityFeatures]
+    attributes: Tensor
+    """(item, attribute width)."""
+    attributes_present: Tensor
+    """Bool (item,)."""
+    behaviour: Tensor
+    """(item, behaviour width)."""
+    behaviour_present: Tensor
+    """Bool (item,): False for whoever is new."""
+
+    def to(self, device: torch.device | str) -> ItemFeatures:
+        """The same features on another device."""
+        modalities = {name: ModalityFeatures(w.to(device), p.to(device)) for name, (w, p) in self.modalities.items()}
+        return ItemFeatures(modalities, *(tensor.to(device) for tensor in self[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The widths that a model is built for."""
+
+    embedding_dim: int
+    attribute_width: int
+    behaviour_width: int
+    context_width: int
+    person_width: int
+    event_weights: tuple[float, ...]
+    """First guess of how much each kind of event speaks for a person; index 0 is for none or unknown."""
+
+
+class Scores(NamedTuple):
+    """Both scores of the same queries and items, each (query, item)."""
+
+    retrieval: Tensor
+    """⟨q, e(i)⟩: an inner product with the item's own embedding, which an index can search."""
+    ranking: Tensor
+    """Σ_p α(p; q, i) ⟨q_p, x(i, p)⟩: exact, with the parts weighed for this query."""
+
+
+@final
+class RecommenderModel(nn.Module):
+    """Everything that is learned.
+
+    An item is one token a *part*, in the order of `parts`: its modalities, its attributes, its behaviour. Tokens of
+    all parts have the same size (layer-normalised), so that none outweighs another before it has earned to.
+    """
+
+    def __init__(
+        self, towers: Mapping[str, Tower], shape: ModelShape, *, dropout: float = 0.0, temperature: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dropout = dropout
+        self.parts = (*towers, "attributes", "behaviour")
+        dim, num_parts = shape.embedding_dim, len(self.parts)
+        self.towers = nn.ModuleDict(towers)
+        self.aligners = nn.ModuleDict({name: nn.Linear(dim, dim) for name in towers})
+        self.attributes = nn.Linear(shape.attribute_width, dim)
+        self.behaviour = nn.Linear(shape.behaviour_width, dim)
+        self.query = QueryEncoder(
+            dim,
+            num_parts,
+            context_width=shape.context_width,
+            person_width=shape.person_width,
+            event_weights=list(shape.event_weights),
+        )
+        self.fusion = AttentionFusion(dim, num_parts)
+        self.ranking = ContextScore(dim, num_parts)
+        self.like = nn.Linear(1, 1)
+        nn.init.ones_(self.like.weight)
+        nn.init.zeros_(self.like.bias)
+        # Tokens have norm √dim, so ⟨q, x⟩ of like with like is about dim: the temperature is of the mean product.
+        self.log_temperature = nn.Parameter(torch.full((2,), temperature * dim).log())
+
+    def tower(self, modality: str) -> Tower:
+        """The tower of one modality."""
+        tower = self.towers[modality]
+        if not isinstance(tower, Tower):
+            raise TypeError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a Tower.")
+        return tower
+
+    def tokens(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
+        """Tokens (item, part, dim) and which are present, bool (item, part)."""
+        pairs = [self.modality_token(name, features.modalities[name]) for name in self.towers]
+        tokens = [token for token, _ in pairs]
+        tokens += [self.attribute_token(features.attributes), self.behaviour_token(features.behaviour)]
+        present = [here for _, here in pairs] + [features.attributes_present, features.behaviour_present]
+        return torch.stack(tokens, dim=1), torch.stack(present, dim=1)
+
+    def modality_token(self, modality: str, features: ModalityFeatures) -> tuple[Tensor, Tensor]:
+        """The token of one modality, (item, dim), and which items have it, bool (item,)."""
+        windows, there = features
+        here = there.any(dim=1)
+        # An item without the modality goes through as one window of zeros and is masked: no window would be NaN.
+        some = there.clone()
+        some[:, 0] |= ~here
+        return self._normal(self.tower(modality).project(windows, some)), here
+
+    def attribute_token(self, attributes: Tensor) -> Tensor:
+        """The token of attributes, (item, dim), from (item, attribute width)."""
+        return self._normal(self.attributes(attributes))
+
+    def behaviour_token(self, behaviour: Tensor) -> Tensor:
+        """The token of behaviour, (item, dim), from (item, behaviour width)."""
+        return self._normal(self.behaviour(behaviour))
+
+    def _normal(self, token: Tensor) -> Tensor:
+        return F.layer_norm(token, (self.shape.embedding_dim,))
+
+    def item_fingerprint(self) -> str:
+        """16 hexadecimal digits over all weights that make an item's tokens and embedding."""
+        digest = hashlib.sha256()
+        for tower in self.towers.values():
+            digest.update(tower.fingerprint().encode())
+        for module in (self.attributes, self.behaviour, self.fusion):
+            hash_state(digest, module)
+        return digest.hexdigest()[:16]
+
+    def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Item embeddings e(i), (item, part · dim): what retrieval searches."""
+        return self.fusion(tokens, present)
+
+    def queries(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
+        """Queries (query, part, dim) of people in contexts, over the items that their histories index."""
+        return F.dropout(self.query(inputs, tokens, present), self.dropout, self.training)
+
+    def scores(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Scores:
+        """Both scores (query, item), each divided by its temperature."""
+        retrieval = queries.flatten(start_dim=1) @ self.fuse(tokens, present).T
+        ranking = self.ranking(queries, tokens, present)
+        temperature = self.log_temperature.exp()
+        return Scores(retrieval / temperature[0], ranking / temperature[1])
+
+    def rank(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """The context-aware ranking score alone, (query, item)."""
+        return self.ranking(queries, tokens, present) / self.log_temperature.exp()[1]
+
+    def like_logits(self, scores: Tensor) -> Tensor:
+        """Ranking scores as logits of like against dislike: one scale and one threshold for all."""
+        return self.like(scores.unsqueeze(-1)).squeeze(-1)
+
+    def aligned(self, tokens: Tensor) -> list[Tensor]:
+        """Each modality's token in the space that modalities share, a list of (item, dim)."""
+        return [head(tokens[:, index]) for index, head in enumerate(self.aligners.values())]

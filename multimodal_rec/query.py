@@ -1,0 +1,82 @@
+"""From a person's history, attributes and context to one query: what this person wants, part by part, here and now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion.parts import zero_absent
+from multimodal_rec.history import HistoryBatch
+
+
+class QueryInput(NamedTuple):
+    """Who asks, and when."""
+
+    history: HistoryBatch
+    person: Tensor
+    """(query, person width): encoded attributes of the person, 0 where unknown."""
+    context: Tensor
+    """(query, context width): encoded context, 0 where unknown."""
+
+
+@final
+class QueryEncoder(nn.Module):
+    """One query block a part, (query, part, dim):
+
+        q_p = g_p(c) ∘ Σ_j w_j · g_p(c_j) ∘ (x(i_j, p) − μ_p) / √(1 + Σ_j |w_j|)  +  B_p c + U_p a + b_p
+
+    over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
+    that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
+    that is unknown leaves the gate at its bias. μ is the mean item, so that taste is what sets a person apart. The
+    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self, embedding_dim: int, num_parts: int, *, context_width: int, person_width: int, event_weights: list[float]
+    ) -> None:
+        super().__init__()
+        self._shape = (num_parts, embedding_dim)
+        size = num_parts * embedding_dim
+        self.gate = nn.Linear(context_width, size)
+        # Away from zero: where a gate starts flat, context and taste wait for each other to mean something, and on
+        # the sample catalogues nothing was learned of either (docs/log.md, 2026-11-22).
+        nn.init.normal_(self.gate.weight, std=0.5)
+        nn.init.ones_(self.gate.bias)
+        self.offset = nn.Linear(context_width + person_width, size)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+        self.part_scale = nn.Parameter(torch.zeros(num_parts, 1))
+        self.event_weight = nn.Parameter(torch.tensor(event_weights))
+        self.value_weight = nn.Parameter(torch.zeros(()))
+        self.decay = nn.Parameter(torch.full((2,), 0.01))
+        self.register_buffer("centre", torch.zeros(num_parts, embedding_dim))
+
+    def forward(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
+        """Queries (query, part, dim) over item `tokens` (item, part, dim), which the histories index."""
+        history = inputs.history
+        taken = zero_absent(tokens - self.centre, present)[history.item_index]
+        gate_then = self.gate(history.context).unflatten(-1, self._shape)
+        weight = self.weights(history)
+        total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)
+        taste = total / (1 + weight.abs().sum(dim=1)).sqrt()[:, None, None] * self.part_scale.exp()
+        gate_now = self.gate(inputs.context).unflatten(-1, self._shape)
+        offset = self.offset(torch.cat([inputs.context, inputs.person], dim=-1)).unflatten(-1, self._shape)
+        return gate_now * taste + offset
+
+    def weights(self, history: HistoryBatch) -> Tensor:
+        """How much each event speaks for the person, (query, event); negative where it speaks against."""
+        decay = F.relu(self.decay)
+        recency = torch.exp(-decay[0] * torch.log1p(history.distance) - decay[1] * torch.log1p(history.age_days))
+        weight = (self.event_weight[history.kind] + self.value_weight * history.value) * recency
+        return weight * history.present
+
+    @torch.no_grad()
+    def set_centre(self, tokens: Tensor, present: Tensor) -> None:
+        """Make the mean of these items the origin of taste: `tokens` (item, part, dim), `present` (item, part)."""
+        count = present.sum(dim=0).clamp(min=1).unsqueeze(-1)
+        self.centre.copy_(zero_absent(tokens, present).sum(dim=0) / count)

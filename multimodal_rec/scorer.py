@@ -1,0 +1,135 @@
+"""Scores of people in contexts over a table of items: no tower runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal_rec.errors import ConfigError
+from multimodal_rec.explanation import Explanation
+from multimodal_rec.model import RecommenderModel
+from multimodal_rec.people import People, Person
+from multimodal_rec.query import QueryInput
+from multimodal_rec.rows import ItemTable
+from multimodal_rec.store import ItemStore
+from multimodal_rec.vocabulary import Vocabulary
+
+_BATCH = 256
+
+
+class Scorer:
+    """A model, the items that it may rank, and the people it knows. Items stay in the order of `table.ids`."""
+
+    def __init__(self, model: RecommenderModel, table: ItemTable, people: People) -> None:
+        device = model.log_temperature.device
+        self.table = table
+        self.ids = table.ids
+        self.people = people
+        self.item_rows = {item_id: row for row, item_id in enumerate(table.ids)}
+        self._model = model
+        self._tokens = torch.from_numpy(table.tokens).to(device)
+        self._present = torch.from_numpy(table.present).to(device)
+        self._embeddings = torch.from_numpy(table.embeddings).to(device)
+
+    @classmethod
+    def of_store(cls, model: RecommenderModel, vocabulary: Vocabulary, store: ItemStore, *, length: int) -> Scorer:
+        """A scorer over the rows of this model in a store, with the interactions and people kept there."""
+        table = store.read_items(model=model.item_fingerprint())
+        rows = {item_id: row for row, item_id in enumerate(table.ids)}
+        people = People(
+            store.read_interactions(), store.read_users(), vocabulary=vocabulary, item_rows=rows, length=length
+        )
+        return cls(model, table, people)
+
+    @torch.inference_mode()
+    def rank(
+        self,
+        people: Sequence[str | Person],
+        contexts: np.ndarray,
+        rows: Sequence[int] | None = None,
+        *,
+        retrieval: bool = False,
+        without: Collection[str] = (),
+    ) -> np.ndarray:
+        """Scores, float32 (person, item), of the items in `rows` (None: all).
+
+        `contexts`: encoded, (person, context width). `retrieval` gives ⟨q, e(i)⟩ instead of the ranking score.
+        `without` hides parts of all items, the 'history' or the 'context'; an item with nothing left scores below
+        every other. Raises `ConfigError` for a part that the model does not have.
+        """
+        present = self._shown(without)
+        bare = ~present.any(dim=1)
+        # A part must be there for the attention to have something to rest on; the score is replaced below.
+        safe = present | bare.unsqueeze(1)
+        chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
+        tokens, there = self._tokens[chosen], safe[chosen]
+        embeddings = self._embeddings[chosen] if not without else self._model.fuse(tokens, there)
+        blocks: list[Tensor] = []
+        for start in range(0, len(people), _BATCH):
+            part = slice(start, start + _BATCH)
+            queries = self._queries(people[part], contexts[part], present, without)
+            if retrieval:
+                scores = queries.flatten(start_dim=1) @ embeddings.T / self._model.log_temperature.exp()[0]
+            else:
+                scores = self._model.rank(queries, tokens, there)
+            blocks.append(scores.masked_fill(bare[chosen], float(scores.min()) - 1 if scores.numel() else 0.0))
+        if not blocks:
+            return np.zeros((0, len(chosen)), dtype=np.float32)
+        return torch.cat(blocks).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def similarity(self, rows: Sequence[int]) -> np.ndarray:
+        """Cosines of item embeddings, float32 (row, item)."""
+        unit = F.normalize(self._embeddings, dim=1)
+        return (unit[list(rows)] @ unit.T).float().cpu().numpy()
+
+    def explain(self, person: str | Person, item_id: str, contexts: np.ndarray) -> Explanation:
+        """The item's score taken apart by leaving one part out at a time."""
+        row = self.item_rows[item_id]
+        parts = self._model.parts
+        there = {name: bool(self._present[row, index]) for index, name in enumerate(parts)}
+        full = float(self.rank([person], contexts, [row])[0, 0])
+        contributions = dict.fromkeys([*parts, "history", "context"], 0.0)
+        asked = [name for name in parts if there[name]] if sum(there.values()) > 1 else []
+        for name in [*asked, "history", "context"]:
+            contributions[name] = full - float(self.rank([person], contexts, [row], without=[name])[0, 0])
+        similar = {name: self._most_similar(person, row, index) for index, name in enumerate(parts) if there[name]}
+        return Explanation(person if isinstance(person, str) else "", item_id, full, contributions, similar)
+
+    def _most_similar(self, person: str | Person, row: int, part: int) -> str | None:
+        taken = sorted(self.people.seen(person) - {row})
+        taken = [other for other in taken if bool(self._present[other, part])]
+        if not taken:
+            return None
+        cosines = F.cosine_similarity(self._tokens[taken, part], self._tokens[row, part].unsqueeze(0))
+        return self.ids[taken[int(cosines.argmax())]]
+
+    def _queries(
+        self, people: Sequence[str | Person], contexts: np.ndarray, present: Tensor, without: Collection[str]
+    ) -> Tensor:
+        device = self._tokens.device
+        history = self.people.histories(people).to(device)
+        context = torch.from_numpy(contexts).to(device)
+        if "history" in without:
+            history = history._replace(present=torch.zeros_like(history.present))
+        if "context" in without:
+            history = history._replace(context=torch.zeros_like(history.context))
+            context = torch.zeros_like(context)
+        inputs = QueryInput(history, self.people.attributes(people).to(device), context)
+        return self._model.queries(inputs, self._tokens, present)
+
+    def _shown(self, without: Collection[str]) -> Tensor:
+        known: Mapping[str, int] = {name: index for index, name in enumerate(self._model.parts)}
+        present = self._present.clone()
+        for name in without:
+            if name in known:
+                present[:, known[name]] = False
+            elif name not in ("history", "context"):
+                raise ConfigError(
+                    f"the model has no part '{name}'. Expected one of {', '.join([*known, 'history', 'context'])}."
+                )
+        return present

@@ -1,0 +1,202 @@
+"""What one training step reads, and the loss it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_rec.behaviour import ItemBehaviour
+from multimodal_rec.config import RecommenderConfig, TrainingConfig
+from multimodal_rec.features import ContentFeatures
+from multimodal_rec.history import Events, Histories
+from multimodal_rec.losses import alignment, liked_or_not, softmax_over_items
+from multimodal_rec.model import ItemFeatures, ModalityFeatures, RecommenderModel
+from multimodal_rec.query import QueryInput
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingData:
+    """A training catalogue as tensors: items, people, events, in one fixed order each."""
+
+    items: ItemFeatures
+    """Backbone features of all items: the memory from which a step reads every item that it does not run."""
+    content: ContentFeatures
+    behaviour: ItemBehaviour
+    events: Events
+    weights: np.ndarray
+    """Float32 (event,): above 0 = something taken, below 0 = something disliked, 0 = neither."""
+    histories: Histories
+    people: Tensor
+    """(user, person width)."""
+    trained: tuple[str, ...]
+    """Modalities whose backbones learn."""
+
+
+class Step(NamedTuple):
+    """One step: which events are to be told, and which items run through their towers."""
+
+    events: np.ndarray
+    """Rows of the log, all of weight other than 0; may be empty."""
+    fresh: np.ndarray
+    """Items to run through the trained towers; may be empty."""
+
+
+@final
+class Objective(nn.Module):
+    """The loss of a step: both scores' softmax over items, dislikes, and the alignment of modalities."""
+
+    def __init__(
+        self, model: RecommenderModel, data: TrainingData, config: RecommenderConfig, training: TrainingConfig
+    ) -> None:
+        super().__init__()
+        self.model = model
+        # Held outside of nn.Module's books: neither data nor configuration is a weight.
+        self._data, self._config, self._training = data, config, training
+        self._taken = _items_of_users(data)
+        self._log_share = _log_share(data)
+
+    def forward(self, step: Step) -> Tensor:
+        """The loss of one step, a scalar."""
+        data, device = self._data, self.model.log_temperature.device
+        pool = self._pool(step)
+        features = self._features(pool, step.fresh, device)
+        tokens, present = self.model.tokens(features)
+        present = self._hide(present)
+        loss = tokens.sum() * 0
+        if self._config.alignment_weight > 0 and len(self.model.aligners) > 1:
+            chosen = torch.randperm(len(pool), device=device)[:256]
+            num_modalities = len(self.model.aligners)
+            there = [present[chosen, index] for index in range(num_modalities)]
+            loss = loss + self._config.alignment_weight * alignment(self.model.aligned(tokens[chosen]), there)
+        tokens = F.dropout(tokens, self._config.dropout, self.training)
+        self.model.query.set_centre(tokens.detach(), present)
+        for fold in np.unique(data.behaviour.fold_of_user[data.events.user_index[step.events]]):
+            rows = step.events[data.behaviour.fold_of_user[data.events.user_index[step.events]] == fold]
+            behaviour = torch.from_numpy(data.behaviour.folds[fold][pool]).to(device)
+            token = F.dropout(self.model.behaviour_token(behaviour), self._config.dropout, self.training)
+            told = torch.cat([tokens[:, :-1], token.unsqueeze(1)], dim=1)
+            loss = loss + self._loss_of_events(rows, pool, told, present) * (len(rows) / len(step.events))
+        return loss
+
+    def _loss_of_events(self, rows: np.ndarray, pool: np.ndarray, tokens: Tensor, present: Tensor) -> Tensor:
+        data, device = self._data, tokens.device
+        around = [data.histories.around(int(row)) for row in rows]
+        history = data.histories.collate(around, moments=[int(row) for row in rows])
+        place = np.full(len(data.behaviour.present), 0, dtype=np.int64)
+        place[pool] = np.arange(len(pool))
+        history = history._replace(item_index=torch.from_numpy(place)[history.item_index]).to(device)
+        users = data.events.user_index[rows]
+        context = torch.from_numpy(data.events.context[rows])
+        inputs = QueryInput(history, data.people[torch.from_numpy(users)].to(device), context.to(device))
+        queries = self.model.queries(inputs, tokens, present)
+        scores = self.model.scores(queries, tokens, present)
+        targets = torch.from_numpy(place[data.events.item_index[rows]]).to(device)
+        weights = torch.from_numpy(data.weights[rows]).to(device)
+        excluded = torch.from_numpy(~data.behaviour.present[pool] | self._taken[users][:, pool].toarray()).to(device)
+        log_share = None
+        if len(pool) < len(data.behaviour.present):
+            log_share = torch.from_numpy(self._log_share[pool]).to(device)
+        loss = tokens.sum() * 0
+        liked = weights > 0
+        if bool(liked.any()):
+            for score in scores:
+                loss = loss + softmax_over_items(
+                    score[liked], targets[liked], excluded=excluded[liked], log_share=log_share
+                )
+        if bool((weights < 0).any()):
+            of_target = scores.ranking.gather(1, targets.unsqueeze(1)).squeeze(1)
+            loss = loss + liked_or_not(self.model.like_logits(of_target), liked)
+        return loss
+
+    def _pool(self, step: Step) -> np.ndarray:
+        """Items that this step reads: all, or where they are too many the fresh ones and those of its histories."""
+        num_items = len(self._data.behaviour.present)
+        if num_items <= self._training.max_softmax_items:
+            return np.arange(num_items)
+        events = self._data.events
+        seen = [events.item_index[self._data.histories.around(int(row))] for row in step.events]
+        return np.unique(np.concatenate([step.fresh, events.item_index[step.events], *seen]))
+
+    def _features(self, pool: np.ndarray, fresh: np.ndarray, device: torch.device) -> ItemFeatures:
+        items, index = self._data.items, torch.from_numpy(pool)
+        modalities = {
+            name: ModalityFeatures(windows[index].to(device), there[index].to(device))
+            for name, (windows, there) in items.modalities.items()
+        }
+        place = {int(item): position for position, item in enumerate(pool)}
+        for modality in self._data.trained if len(fresh) else ():
+            here, features = self._data.content.fresh([int(item) for item in fresh], modality, device)
+            if not here:
+                continue
+            chosen = fresh[here]
+            width = features.windows.shape[1]
+            memory = items.modalities[modality]
+            memory.windows[chosen, :width] = features.windows.detach().float().cpu()
+            rows = torch.tensor([place[int(item)] for item in chosen], device=device)
+            windows, there = modalities[modality]
+            updated = windows[rows].clone()
+            updated[:, :width] = features.windows.float()
+            modalities[modality] = ModalityFeatures(windows.index_copy(0, rows, updated), there)
+        return ItemFeatures(
+            modalities,
+            items.attributes[index].to(device),
+            items.attributes_present[index].to(device),
+            items.behaviour[index].to(device),
+            items.behaviour_present[index].to(device),
+        )
+
+    def _hide(self, present: Tensor) -> Tensor:
+        """`present` with parts hidden by chance, at least one left of each item: no part may be leaned on alone."""
+        if not self.training:
+            return present
+        chance = torch.full_like(present, self._config.modality_dropout, dtype=torch.float32)
+        chance[:, -1] = self._config.behaviour_dropout
+        left = present & (torch.rand_like(chance) >= chance)
+        return torch.where(left.any(dim=1, keepdim=True), left, present)
+
+
+def epoch_steps(data: TrainingData, training: TrainingConfig, generator: np.random.Generator) -> Iterator[Step]:
+    """The steps of one epoch.
+
+    Every event is told once from memory, `batch_size` a step. Where backbones learn, every item that has something to
+    say passes through them once besides, `items_per_step` a step, with all the events that took it.
+    """
+    events = np.flatnonzero(data.weights != 0)
+    nothing = np.zeros(0, dtype=np.int64)
+    steps = [
+        Step(np.sort(rows), nothing)
+        for rows in np.array_split(generator.permutation(events), max(1, -(-len(events) // training.batch_size)))
+        if len(rows)
+    ]
+    num_items = len(data.behaviour.present)
+    if data.trained or not len(events):
+        order = generator.permutation(num_items)
+        by_item = np.argsort(data.events.item_index[events], kind="stable")
+        sorted_items = data.events.item_index[events][by_item]
+        for chosen in np.array_split(order, max(1, -(-num_items // training.items_per_step))):
+            takes = events[by_item[np.isin(sorted_items, chosen)]]
+            steps.append(Step(np.sort(takes), chosen if data.trained else nothing))
+    for index in generator.permutation(len(steps)):
+        yield steps[index]
+
+
+def num_steps(data: TrainingData, training: TrainingConfig) -> int:
+    """How many steps one epoch has."""
+    return sum(1 for _ in epoch_steps(data, training, np.random.default_rng(0)))
+
+
+def _items_of_users(data: TrainingData) -> sparse.csr_array:
+    pairs = (np.ones(len(data.weights), dtype=bool), (data.events.user_index, data.events.item_index))
+    return sparse.csr_array(pairs, shape=(len(data.people), len(data.behaviour.present)), dtype=bool)
+
+
+def _log_share(data: TrainingData) -> np.ndarray:
+    taken = np.bincount(data.events.item_index, minlength=len(data.behaviour.present)).astype(np.float32)
+    return np.log(np.maximum(taken, 1) / max(taken.sum(), 1))

@@ -1,0 +1,185 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multimodal_rec.config import RecommenderConfig, TrainingConfig
+from multimodal_rec.errors import ConfigError
+from multimodal_rec.model import ModalityFeatures, RecommenderModel
+from multimodal_rec.steps import Objective, TrainingData, epoch_steps, num_steps
+
+
+class Epoch(NamedTuple):
+    """What one epoch gave."""
+
+    loss: float
+    """Mean over its steps."""
+    valid: float | None
+    """The validation metric, None without validation data."""
+
+
+def train(
+    model: RecommenderModel,
+    data: TrainingData,
+    *,
+    config: RecommenderConfig,
+    training: TrainingConfig,
+    validate: Callable[[], float] | None = None,
+) -> list[Epoch]:
+    """Train `model` in place on `data`; what each epoch gave.
+
+    With `validate`, which measures the model as it is then (higher is better), the best epoch's weights are kept and
+    training stops after `training.patience` epochs without a better one. With `training.checkpoint_dir`, the state
+    of model, optimiser, schedule, sampler and random generators is written after each epoch, and a run that was cut
+    off goes on from there.
+    """
+    accelerator = make_accelerator(training)
+    objective = Objective(model, data, config, training)
+    optimiser = torch.optim.AdamW(parameter_groups(model, config, training))
+    total = training.epochs * num_steps(data, training)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [group["lr"] for group in optimiser.param_groups], total_steps=total + 1, pct_start=0.1
+    )
+    objective, optimiser, schedule = accelerator.prepare(objective, optimiser, schedule)
+    progress = LoopState(training.seed)
+    accelerator.register_for_checkpointing(progress)
+    folder = None if training.checkpoint_dir is None else Path(training.checkpoint_dir) / "last"
+    if folder is not None and folder.exists():
+        accelerator.load_state(str(folder))
+    best = copy.deepcopy(model.state_dict()) if progress.best is not None else None
+
+    with _bar(training) as bar:
+        task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
+        while len(progress.epochs) < training.epochs and progress.waited < training.patience:
+            objective.train()
+            losses: list[float] = []
+            for step in epoch_steps(data, training, progress.generator):
+                loss = objective(step)
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(objective.parameters(), 1.0)
+                optimiser.step()
+                schedule.step()
+                optimiser.zero_grad()
+                losses.append(float(loss.detach()))
+            objective.eval()
+            settle(model, data)
+            measured = None if validate is None else validate()
+            progress.add(Epoch(float(np.mean(losses)), measured))
+            if measured is not None and progress.waited == 0:
+                best = copy.deepcopy(model.state_dict())
+            note = f"loss {losses[-1]:.3f}" if measured is None else f"loss {losses[-1]:.3f}  valid {measured:.4f}"
+            bar.update(task, advance=1, note=note)
+            if folder is not None:
+                accelerator.save_state(str(folder))
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    refresh(model, data)
+    settle(model, data)
+    accelerator.free_memory()
+    return progress.epochs
+
+
+class LoopState:
+    """Where the loop stands, in a form that a checkpoint holds."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+        self.epochs: list[Epoch] = []
+
+    @property
+    def best(self) -> float | None:
+        """The best validation value so far."""
+        return max((epoch.valid for epoch in self.epochs if epoch.valid is not None), default=None)
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one; 0 without validation."""
+        values = [epoch.valid for epoch in self.epochs if epoch.valid is not None]
+        return len(values) - 1 - int(np.argmax(values)) if values else 0
+
+    def add(self, epoch: Epoch) -> None:
+        """Note what an epoch gave."""
+        self.epochs.append(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"epochs": [tuple(epoch) for epoch in self.epochs], "generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
+        self.generator.bit_generator.state = state["generator"]
+
+
+def make_accelerator(training: TrainingConfig) -> Accelerator:
+    """Accelerate's engine for this device and precision, with the seed set.
+
+    Raises `ConfigError` where the machine lacks the device asked for.
+    """
+    if training.device not in ("auto", "cpu") and not torch.accelerator.is_available():
+        raise ConfigError(
+            f"device '{training.device}' is asked for, and torch finds no accelerator on this machine. "
+            "Take device='auto' or 'cpu'."
+        )
+    set_seed(training.seed)
+    cpu = training.device == "cpu" or not torch.accelerator.is_available()
+    precision = training.precision
+    if precision == "auto":
+        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+
+
+def parameter_groups(
+    model: RecommenderModel, config: RecommenderConfig, training: TrainingConfig
+) -> list[dict[str, Any]]:
+    """AdamW's groups: one for each backbone that learns, at its own rate, and one for everything else."""
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    for name, tower in config.towers.items():
+        parameters = model.tower(name).backbone_parameters()
+        if parameters:
+            usual = 1e-3 if not tower.pretrained else 2e-4 if tower.tuning == "adapter" else 2e-5
+            rate = usual if tower.learning_rate is None else tower.learning_rate
+            groups.append({"params": parameters, "lr": rate, "weight_decay": 0.01})
+            taken |= {id(parameter) for parameter in parameters}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    return [{"params": rest, "lr": training.learning_rate, "weight_decay": training.weight_decay}, *groups]
+
+
+@torch.no_grad()
+def settle(model: RecommenderModel, data: TrainingData) -> None:
+    """Set the origin of taste to the mean of the items that somebody took, all parts shown."""
+    device = model.log_temperature.device
+    tokens, present = model.tokens(data.items.to(device))
+    taken = torch.from_numpy(data.behaviour.present).to(device)
+    if bool(taken.any()):
+        tokens, present = tokens[taken], present[taken]
+    model.query.set_centre(tokens, present)
+
+
+def refresh(model: RecommenderModel, data: TrainingData) -> None:
+    """Bring the memory of every backbone that learns up to date with its weights."""
+    for modality in data.trained:
+        rows = range(len(data.behaviour.present))
+        fresh: ModalityFeatures = data.content.features(rows, modality)
+        data.items.modalities[modality] = fresh
+
+
+def _bar(training: TrainingConfig) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+    )
+    return Progress(*columns, TimeRemainingColumn(), disable=not training.progress)
