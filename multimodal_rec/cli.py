@@ -185,7 +185,7 @@ def embed(
 
         # One broken row must not keep the others out of the store: it is set aside and listed.
         found = Catalogue.read(items, on_error="quarantine")
-        report = _load(model, store).embed(found.items)
+        report = _load(model, store).embed(found.items, on_error="quarantine")
         set_aside = [str(problem) for problem in found.quarantined]
         if as_json:
             terminal.write_json(

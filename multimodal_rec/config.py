@@ -78,11 +78,11 @@ class RecommenderConfig:
     """Read the context columns that the catalogue declares."""
     history_length: int = 50
     """At most this many of a person's latest events speak for the person."""
-    temperature: float = 0.5
+    temperature: float = 1.0
     """Divides every score before the softmax, in units of `embedding_dim`; a starting value, learned from there."""
-    modality_dropout: float = 0.15
+    modality_dropout: float = 0.03
     """Chance that a present part of an item is hidden in a training step."""
-    behaviour_dropout: float = 0.33
+    behaviour_dropout: float = 0.2
     """Chance that everything learned from an item's own interactions is hidden in a training step."""
     dropout: float = 0.3
     """On item tokens and queries."""
@@ -129,7 +129,7 @@ class TrainingConfig:
     """Where a tower is trained: at most this many distinct target items pass through it in one step."""
     learning_rate: float = 1e-2
     """Peak, of everything but backbones, which have their own in `TowerConfig`; warmed up, then cosine to zero."""
-    weight_decay: float = 0.1
+    weight_decay: float = 1.0
     """Decoupled (AdamW)."""
     max_softmax_items: int = 20_000
     """Up to this many items are all candidates of every step; with more, those of the step are."""

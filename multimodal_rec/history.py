@@ -80,7 +80,8 @@ class Histories:
 
         `moments`: an event row a person around which distance and age are counted; None counts from after the last.
         """
-        events = self._events
+        # Padding points at event 0; a log without events gets one for it, which nobody sees.
+        events = self._events if len(self._events.item_index) else _padding(self._events)
         width = max([len(chosen) for chosen in rows] + [1])
         index = np.zeros((len(rows), width), dtype=np.int64)
         present = np.zeros((len(rows), width), dtype=bool)
@@ -110,3 +111,7 @@ class Histories:
             torch.from_numpy(events.context[index]),
             torch.from_numpy(present),
         )
+
+
+def _padding(events: Events) -> Events:
+    return Events(*(np.zeros((1, *array.shape[1:]), dtype=array.dtype) for array in events))

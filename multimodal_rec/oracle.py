@@ -21,7 +21,8 @@ class Oracle:
 
     def __init__(self, planted: Planted, tastes: dict[str, np.ndarray], *, knows_context: bool = True) -> None:
         self._planted = planted
-        self._tastes = tastes
+        self.tastes = tastes
+        """Part name → (user, trait dimension), in the order of the planted `user_ids`."""
         self._knows_context = knows_context
         self._rows = {user_id: index for index, user_id in enumerate(planted.user_ids)}
 
@@ -49,7 +50,7 @@ class Oracle:
     def score(self, queries: pd.DataFrame) -> np.ndarray:
         """Utilities, float64 (query, item), of people in contexts; items in planted order."""
         rows = [self._rows[user_id] for user_id in queries["user_id"]]
-        tastes = {name: taste[rows] for name, taste in self._tastes.items()}
+        tastes = {name: taste[rows] for name, taste in self.tastes.items()}
         return utilities(self._planted, tastes, queries if self._knows_context else None)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from multimodal_rec.errors import UnknownIdError
-from multimodal_rec.history import Events, Histories, HistoryBatch
+from multimodal_rec.history import Histories, HistoryBatch
 from multimodal_rec.vocabulary import Vocabulary, wide
 
 OnUnknown = Literal["raise", "skip", "cold"]
@@ -76,6 +76,9 @@ class People:
         for place, person in strangers:
             items = [self._item_rows[i] for i in person.history if i in self._item_rows][-self._length :]
             count = len(items)
+            # Padding repeats some event of the log: its kind and context are not this person's.
+            for tensor in batch:
+                tensor[place] = 0
             batch.item_index[place, :count] = torch.tensor(items, dtype=torch.int64)
             batch.distance[place, :count] = torch.arange(count - 1, -1, -1, dtype=torch.float32)
             batch.present[place, :count] = True

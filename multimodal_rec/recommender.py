@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,9 +106,11 @@ class Recommender:
         self._fit_once(train_part, valid, training, cache)
         if refit and valid is not None:
             both = _together(train_part, valid)
-            values = [-np.inf if epoch.valid is None else epoch.valid for epoch in self.epochs]
-            best = int(np.argmax(values)) + 1
-            self._fit_once(both, None, replace(training, epochs=best), cache)
+            values = [epoch.valid for epoch in self.epochs if epoch.valid is not None]
+            best = int(np.argmax(values)) + 1 if values else len(self.epochs)
+            # In a folder of its own: the checkpoint of the first fit is no beginning for the second.
+            folder = None if training.checkpoint_dir is None else str(Path(training.checkpoint_dir) / "refit")
+            self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache)
         elif valid is not None:
             self._fitted().store.append_interactions(valid.interactions)
         self._scorer = None
@@ -252,9 +255,10 @@ class Recommender:
         features = np.array(list(trained.behaviour.values()), dtype=np.float32).reshape(-1, width)
         save_file({**weights, "behaviour_features": torch.from_numpy(features)}, path / "model.safetensors")
         if self._store_uri is None:
+            # What an earlier `save` left there would be found instead of what is in memory now.
+            shutil.rmtree(path / "store", ignore_errors=True)
             with self._open(path / "store") as kept:
-                if kept.num_items == 0:
-                    trained.store.copy_into(kept)
+                trained.store.copy_into(kept)
         return path
 
     @classmethod
@@ -371,6 +375,15 @@ class Recommender:
         )
         attributes, known = vocabulary.item_attributes(part.items)
         shown = behaviour.present if self.config.behaviour else np.zeros_like(behaviour.present)
+        here = np.stack([known, shown, *(found.present.any(dim=1).numpy() for found in modalities.values())])
+        if not here.any(axis=0).all():
+            read = ", ".join(map(repr, towers)) or "none"
+            raise ItemError(
+                f"{int((~here.any(axis=0)).sum())} of {part.num_items} items have nothing that this model reads, and "
+                f"nothing was trained. Expected one of its modalities ({read}), a known attribute, or somebody who "
+                "took it, where the configuration reads those. Add one, or leave them out.",
+                {part.item_ids[row]: "has nothing to be known by" for row in np.flatnonzero(~here.any(axis=0))},
+            )
         log = part.interactions
         return TrainingData(
             items=ItemFeatures(

@@ -150,12 +150,13 @@ def write_video(
     rng: np.random.Generator,
     seconds: float = 3.0,
     size_px: int = 96,
-    frames_per_second: int = 8,
+    frames_per_second: int = 6,
 ) -> None:
     """Write an MP4 (H.264, AAC) of shapes that move through a scene whose coloured area is mostly of one hue.
 
     `hue` as in `draw_picture`. `size_px`: width and height, even (4:2:0 halves both). `soundtrack` is cut to
-    `seconds` and mixed to mono; None writes a silent film without a sound stream. Raises `ValueError` for another suffix or odd size.
+    `seconds` and mixed to mono; None writes a silent film without a sound stream. Raises `ValueError` for another
+    suffix or an odd size.
     """
     if path.suffix.lower() != ".mp4" or size_px % 2:
         raise ValueError(f"{path.name} at {size_px} px: videos are written as .mp4, with an even number of pixels.")
@@ -254,8 +255,10 @@ def _encode_sound(container: OutputContainer, sound: Sound, codec: str) -> list[
         samples = np.repeat(samples, 2, axis=0)
     layout = "stereo" if len(samples) == 2 else "mono"
     stream = cast(AudioStream, container.add_stream(codec, rate=sound.sample_rate_hz))
-    # FFmpeg's Vorbis encoder counts as experimental; its AAC encoder's default search takes most of a film's time.
-    stream.options = {"vorbis": {"strict": "-2"}, "aac": {"aac_coder": "fast"}}.get(codec, {})
+    if codec == "vorbis":  # FFmpeg counts its own as experimental.
+        stream.options = {"strict": "-2"}
+    elif codec == "aac":  # The default coder's search would take most of the time that a film costs.
+        stream.options = {"aac_coder": "fast"}
     stream.layout = layout
     stream.codec_context.flags |= Flags.bitexact
     if codec in ("pcm_s16le", "flac"):

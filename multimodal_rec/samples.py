@@ -88,7 +88,7 @@ _LAYOUTS = {
 
 
 def write_sample(
-    kind: Kind, out: str | Path, *, num_items: int = 400, num_users: int = 200, seed: int = 0
+    kind: Kind, out: str | Path, *, num_items: int = 400, num_users: int = 180, seed: int = 0
 ) -> Catalogue:
     """The catalogue that is now in the folder `out`: tables, media, a card (README.md) and the planted truth.
 
@@ -279,7 +279,9 @@ Invented: {len(items)} items, {len(planted.user_ids)} people and {len(log)} even
 ## What is planted
 How much a person wants an item is the item's popularity plus one term a part: the part's weight, times what the
 context makes of it, times the agreement of the person's taste with the item's trait. Each trait is told by one thing
-and by nothing else. Tastes are drawn from a normal distribution, events from the softmax of the wants.
+and by nothing else. Tastes are drawn from a normal distribution, events from the softmax of the wants over the items
+that exist by then and that the person has not had. To give late items their events, some events of the test period
+are drawn the other way round: the item first, then the person who wants it.
 
 | part | told by | weight | what turns it round |
 |---|---|---|---|

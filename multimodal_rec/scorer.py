@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_rec.errors import ConfigError
+from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People, Person
@@ -37,8 +37,16 @@ class Scorer:
 
     @classmethod
     def of_store(cls, model: RecommenderModel, vocabulary: Vocabulary, store: ItemStore, *, length: int) -> Scorer:
-        """A scorer over the rows of this model in a store, with the interactions and people kept there."""
+        """A scorer over the rows of this model in a store, with the interactions and people kept there.
+
+        Raises `StoreError` where the store has no row of this model.
+        """
         table = store.read_items(model=model.item_fingerprint())
+        if not table.ids:
+            raise StoreError(
+                f"the store holds no items of this model; it has {store.num_items} rows of other models. Expected "
+                "items that this model embedded. Embed them with embed(items), or open the store that belongs to it."
+            )
         rows = {item_id: row for row, item_id in enumerate(table.ids)}
         people = People(
             store.read_interactions(), store.read_users(), vocabulary=vocabulary, item_rows=rows, length=length

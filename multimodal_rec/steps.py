@@ -45,7 +45,7 @@ class Step(NamedTuple):
     events: np.ndarray
     """Rows of the log, all of weight other than 0; may be empty."""
     fresh: np.ndarray
-    """Items to run through the trained towers; may be empty."""
+    """Items of this step whatever its events are, to run through the towers that are trained; may be empty."""
 
 
 @final
@@ -170,11 +170,12 @@ def epoch_steps(data: TrainingData, training: TrainingConfig, generator: np.rand
     """
     events = np.flatnonzero(data.weights != 0)
     nothing = np.zeros(0, dtype=np.int64)
-    steps = [
-        Step(np.sort(rows), nothing)
-        for rows in np.array_split(generator.permutation(events), max(1, -(-len(events) // training.batch_size)))
-        if len(rows)
-    ]
+    steps: list[Step] = []
+    # One fold of people a step: each fold has its own behaviour tokens, and reading one is cheaper than reading all.
+    folds = data.behaviour.fold_of_user[data.events.user_index[events]]
+    for fold in np.unique(folds):
+        rows = generator.permutation(events[folds == fold])
+        steps += [Step(np.sort(part), nothing) for part in np.array_split(rows, -(-len(rows) // training.batch_size))]
     num_items = len(data.behaviour.present)
     if data.trained or not len(events):
         order = generator.permutation(num_items)
@@ -182,7 +183,7 @@ def epoch_steps(data: TrainingData, training: TrainingConfig, generator: np.rand
         sorted_items = data.events.item_index[events][by_item]
         for chosen in np.array_split(order, max(1, -(-num_items // training.items_per_step))):
             takes = events[by_item[np.isin(sorted_items, chosen)]]
-            steps.append(Step(np.sort(takes), chosen if data.trained else nothing))
+            steps.append(Step(np.sort(takes), chosen))
     for index in generator.permutation(len(steps)):
         yield steps[index]
 

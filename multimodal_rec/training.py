@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
+from multimodal_rec.checkpoint import Checkpoint
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
@@ -48,15 +50,16 @@ def train(
     optimiser = torch.optim.AdamW(parameter_groups(model, config, training))
     total = training.epochs * num_steps(data, training)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [group["lr"] for group in optimiser.param_groups], total_steps=total + 1, pct_start=0.1
+        optimiser,
+        [group["lr"] for group in optimiser.param_groups],
+        total_steps=total + 1,
+        # A little more than a tenth: of 10 steps in all, a tenth is a warm-up of no length, by which torch divides.
+        pct_start=0.1 + 1e-6,
     )
     objective, optimiser, schedule = accelerator.prepare(objective, optimiser, schedule)
     progress = LoopState(training.seed)
-    accelerator.register_for_checkpointing(progress)
-    folder = None if training.checkpoint_dir is None else Path(training.checkpoint_dir) / "last"
-    if folder is not None and folder.exists():
-        accelerator.load_state(str(folder))
-    best = copy.deepcopy(model.state_dict()) if progress.best is not None else None
+    checkpoint = _checkpoint(accelerator, data, config, training)
+    best = None if checkpoint is None else resume(checkpoint, progress, data)
 
     with _bar(training) as bar:
         task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
@@ -79,8 +82,8 @@ def train(
                 best = copy.deepcopy(model.state_dict())
             note = f"loss {losses[-1]:.3f}" if measured is None else f"loss {losses[-1]:.3f}  valid {measured:.4f}"
             bar.update(task, advance=1, note=note)
-            if folder is not None:
-                accelerator.save_state(str(folder))
+            if checkpoint is not None:
+                checkpoint.save(progress.state_dict(), _tensors(data, best))
     if best is not None:
         model.load_state_dict(best)
     model.eval()
@@ -113,13 +116,46 @@ class LoopState:
         self.epochs.append(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"epochs": [tuple(epoch) for epoch in self.epochs], "generator": self.generator.bit_generator.state}
+        """JSON values."""
+        return {"epochs": [list(epoch) for epoch in self.epochs], "generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
         self.generator.bit_generator.state = state["generator"]
+
+
+def resume(checkpoint: Checkpoint, progress: LoopState, data: TrainingData) -> dict[str, Tensor] | None:
+    """Go on from a checkpoint, if there is one, in place; the best epoch's weights, None without validation."""
+    found = checkpoint.load()
+    if found is None:
+        return None
+    values, tensors = found
+    progress.load_state_dict(values)
+    for modality in data.trained:
+        data.items.modalities[modality].windows.copy_(tensors[f"memory.{modality}"])
+    best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
+    return best or None
+
+
+def _tensors(data: TrainingData, best: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    # The memory too: what a step reads of an item was written when the item last ran through its tower.
+    memory = {f"memory.{modality}": data.items.modalities[modality].windows for modality in data.trained}
+    return memory | {f"best.{name}": tensor for name, tensor in (best or {}).items()}
+
+
+def _checkpoint(
+    accelerator: Accelerator, data: TrainingData, config: RecommenderConfig, training: TrainingConfig
+) -> Checkpoint | None:
+    if training.checkpoint_dir is None:
+        return None
+    names = ("epochs", "batch_size", "items_per_step", "learning_rate", "weight_decay", "max_softmax_items", "seed")
+    run = {
+        "configuration": config.to_dict(),
+        "training": {name: getattr(training, name) for name in names},
+        "data": [len(data.behaviour.present), len(data.people), len(data.weights), data.trained],
+    }
+    return Checkpoint(training.checkpoint_dir, accelerator, run)
 
 
 def make_accelerator(training: TrainingConfig) -> Accelerator:
@@ -137,7 +173,16 @@ def make_accelerator(training: TrainingConfig) -> Accelerator:
     precision = training.precision
     if precision == "auto":
         precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+    precision = "no" if precision == "fp32" else precision
+    try:
+        accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+        if cpu == (accelerator.device.type == "cpu"):
+            return accelerator
+    except ValueError:
+        # Accelerate keeps one device and one precision a process; an earlier fit may have taken others.
+        pass
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 def parameter_groups(

@@ -39,7 +39,10 @@ class Validator:
         self._people = People(train.interactions, users, vocabulary=vocabulary, item_rows=rows, length=length)
         self._known = train.interactions
         log = valid.interactions[valid.event_weights > 0]
-        self._log = log[log["item_id"].isin(self._ids)]
+        # What was taken before is not ranked again: it would be no question.
+        known = pd.MultiIndex.from_frame(train.interactions[["user_id", "item_id"]])
+        repeated = pd.MultiIndex.from_frame(log[["user_id", "item_id"]]).isin(known)
+        self._log = log[log["item_id"].isin(self._ids) & ~repeated]
 
     @property
     def usable(self) -> bool:

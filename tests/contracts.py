@@ -1,4 +1,4 @@
-"""What every tower promises, as a suite that each kind of tower passes: subclass, give `build` and `inputs`."""
+"""What every tower and every fusion promises, as suites that each kind passes: subclass, and give what is asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from towers import Tower
 
@@ -156,3 +157,84 @@ class TowerContract:
     def test_foreign_input_is_refused(self, tower: Tower) -> None:
         with pytest.raises(TypeError, match=r"expected .*got int"):
             tower.prepare_one(3)
+
+
+class FusionContract:
+    """Subclasses give a fusion with random weights, what it makes of each part, and the same fusion without one."""
+
+    num_parts = 3
+    embedding_dim = 4
+
+    def build(self) -> nn.Module:
+        """A fusion of `num_parts` parts whose weights are all different."""
+        raise NotImplementedError
+
+    def without(self, fusion: nn.Module, part: int) -> nn.Module:
+        """A fusion of one part fewer, with the weights of the others."""
+        raise NotImplementedError
+
+    def blocks(self, fusion: nn.Module, tokens: Tensor, present: Tensor) -> Tensor:
+        """What the fusion gives, part by part: (item, part, any), over the number of parts."""
+        raise NotImplementedError
+
+    def items(self, num_items: int = 5) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(2)
+        tokens = torch.randn(num_items, self.num_parts, self.embedding_dim, generator=generator)
+        present = torch.ones(num_items, self.num_parts, dtype=torch.bool)
+        present[1, 0] = present[2, 1] = present[3, :2] = False
+        return tokens, present
+
+    def test_shape_and_dtype(self) -> None:
+        tokens, present = self.items()
+        blocks = self.blocks(self.build(), tokens, present)
+        assert blocks.shape[:2] == (5, self.num_parts)
+        assert blocks.dtype == torch.float32
+        assert torch.isfinite(blocks).all()
+        assert (blocks[~present] == 0).all()
+        assert (blocks[present] != 0).any(dim=-1).all()
+
+    def test_rows_are_independent_and_one_equals_batch(self) -> None:
+        fusion, (tokens, present) = self.build(), self.items()
+        together = self.blocks(fusion, tokens, present)
+        for item in range(len(tokens)):
+            one = slice(item, item + 1)
+            torch.testing.assert_close(self.blocks(fusion, tokens[one], present[one]), together[one])
+        changed = tokens.clone()
+        changed[0] += 1
+        torch.testing.assert_close(self.blocks(fusion, changed, present)[1:], together[1:])
+
+    def test_an_absent_part_full_of_nan_equals_the_part_removed(self) -> None:
+        fusion, (tokens, present) = self.build(), self.items()
+        for part in range(self.num_parts):
+            kept = [index for index in range(self.num_parts) if index != part]
+            rows = present[:, kept].any(dim=1)
+            here, there = tokens[rows].clone(), present[rows].clone()
+            here[:, part], there[:, part] = float("nan"), False
+            blocks = self.blocks(fusion, here, there)
+            smaller = self.blocks(self.without(fusion, part), tokens[rows][:, kept], present[rows][:, kept])
+            torch.testing.assert_close(blocks[:, kept], smaller)
+
+    def test_gradients_are_finite_and_absent_parts_get_none(self) -> None:
+        fusion, (tokens, present) = self.build(), self.items()
+        tokens = tokens.masked_fill(~present.unsqueeze(-1), float("nan")).requires_grad_()
+        self.blocks(fusion, tokens, present).square().sum().backward()
+        for name, weight in fusion.named_parameters():
+            assert weight.grad is not None, name
+            assert torch.isfinite(weight.grad).all(), name
+            assert (weight.grad != 0).any(), name
+        assert tokens.grad is not None
+        assert torch.isfinite(tokens.grad).all()
+        assert (tokens.grad[~present] == 0).all()
+        assert (tokens.grad[present] != 0).any(dim=-1).all()
+
+    def test_no_items_give_no_rows(self) -> None:
+        tokens, present = self.items()
+        assert self.blocks(self.build(), tokens[:0], present[:0]).shape[:2] == (0, self.num_parts)
+
+    def test_an_empty_row_or_another_shape_raises(self) -> None:
+        fusion, (tokens, present) = self.build(), self.items()
+        present[1] = False
+        with pytest.raises(ValueError, match=r"rows \[1\] have no part present. Expected at least one each"):
+            self.blocks(fusion, tokens, present)
+        with pytest.raises(ValueError, match=r"present \(5, 2\).*Expected \(item, part, dim\) and \(item, part\)"):
+            self.blocks(fusion, tokens, present[:, :2])

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from multimodal_rec import demo
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.cli import app
 from multimodal_rec.schema import Schema
@@ -49,6 +51,14 @@ def catalogue(tmp_path) -> Path:
         "tiny", kind="music", text=("title",), attributes={"genre": "category"}, context={"hour": "cyclic:24"}
     )
     return Catalogue.from_frames(items, pd.DataFrame(rows), schema=schema).write(tmp_path / "catalogue", format="csv")
+
+
+def with_items(catalogue: Path, folder: Path, items: pd.DataFrame) -> Path:
+    """A copy of a catalogue in `folder`, with these items added."""
+    shutil.copytree(catalogue, folder)
+    both = pd.concat([pd.read_csv(folder / "items.csv", dtype=str), items])
+    both.to_csv(folder / "items.csv", index=False)
+    return folder
 
 
 @pytest.fixture
@@ -213,12 +223,14 @@ def test_from_training_to_recommendations(catalogue, config, tmp_path):
     assert trained.exit_code == 0, trained.output
     assert {"model": str(model), "split": "last", "interactions": 32}.items() <= json.loads(trained.stdout).items()
 
-    embedded = call("embed", model, catalogue, "--store", store, "--json")
+    # The model brings the items it was trained on; one more has arrived since.
+    more = with_items(catalogue, tmp_path / "more", pd.DataFrame({"item_id": ["new"], "title": ["a loud piano"]}))
+    embedded = call("embed", model, more, "--store", store, "--json")
     assert embedded.exit_code == 0, embedded.output
     content = json.loads(embedded.stdout)
-    assert (content["embedded"], content["unchanged"], content["failed"]) == (12, 0, {})
-    again = json.loads(call("embed", model, catalogue, "--store", store, "--json").stdout)
-    assert (again["embedded"], again["unchanged"]) == (0, 12)
+    assert (content["embedded"], content["unchanged"], content["failed"]) == (1, 12, {})
+    again = json.loads(call("embed", model, more, "--store", store, "--json").stdout)
+    assert (again["embedded"], again["unchanged"]) == (0, 13)
 
     asked = ("--store", store, "--user", "u0", "--context", "hour=20")
     result = call("recommend", model, *asked, "--k", 3, "--json")
@@ -252,6 +264,44 @@ def test_from_training_to_recommendations(catalogue, config, tmp_path):
     undeclared = call("recommend", model, "--store", store, "--user", "u0", "--context", "weather=rain")
     assert undeclared.exit_code == 1
     assert "'weather' was never declared" in undeclared.stderr
+
+
+def test_an_item_that_cannot_be_embedded_is_listed_and_the_others_are_kept(catalogue, config, tmp_path):
+    model, store = tmp_path / "model", tmp_path / "store"
+    assert call("train", catalogue, "--out", model, "--config", config).exit_code == 0
+    arrivals = pd.DataFrame({"item_id": ["bare", "new"], "title": ["", "a slow piano"], "genre": ["calm", "calm"]})
+    more = with_items(catalogue, tmp_path / "more", arrivals)
+    result = call("embed", model, more, "--store", store, "--json")
+    assert result.exit_code == 1
+    content = json.loads(result.stdout)
+    assert (content["embedded"], content["unchanged"]) == (1, 12)
+    assert "bare" in "".join([*content["failed"].values(), *content["failed"], *content["set_aside"]])
+    scored = call("score", model, "--store", store, "--user", "u0", "--item", "new")
+    assert scored.exit_code == 0, scored.output
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_demo_runs_where_it_is_told_to(as_json, tmp_path, monkeypatch):
+    asked = []
+
+    def run(out, *, seed, console):
+        asked.append((out, seed, console.stderr))
+        return 0
+
+    monkeypatch.setattr(demo, "run_demo", run)
+    result = call("demo", "--out", tmp_path, "--seed", 4, *(["--json"] if as_json else []))
+    assert result.exit_code == 0, result.output
+    # With --json the demo's own words keep off standard output.
+    assert asked == [(tmp_path, 4, as_json)]
+    if as_json:
+        assert json.loads(result.stdout) == {"report": str(tmp_path / "report.html"), "ok": True}
+
+
+def test_python_m_is_the_command_line():
+    command = [sys.executable, "-m", "multimodal_rec", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert all(verb in result.stdout for verb in VERBS)
 
 
 def test_a_model_is_not_judged_on_what_it_learned_from(tmp_path, monkeypatch):

@@ -13,7 +13,16 @@ import pytest
 from multimodal_rec.baselines import Popularity
 from multimodal_rec.evaluation import evaluate_ranking
 from multimodal_rec.oracle import Oracle
-from multimodal_rec.planting import PARTS, Planted, context_columns, draw_events, plant, utilities
+from multimodal_rec.planting import (
+    PARTS,
+    Planted,
+    context_columns,
+    draw_events,
+    plant,
+    trait_matrix,
+    utilities,
+    wish_matrix,
+)
 from multimodal_rec.splits import TEST, split_parts
 
 
@@ -52,7 +61,7 @@ def test_knowing_taste_beats_inferring_it_beats_popularity() -> None:
     assert inferred > popularity + 0.1
 
 
-@pytest.mark.parametrize("part", [part.name for part in PARTS["music"]])
+@pytest.mark.parametrize("part", [*(part.name for part in PARTS["music"]), "context"])
 def test_without_any_part_the_learnable_oracle_is_lower(part: str) -> None:
     assert ndcg(learnable(part).score) < ndcg(learnable().score) - 0.005
 
@@ -89,3 +98,57 @@ def test_the_learnable_oracle_reads_nothing_but_the_known_log() -> None:
     )
     queries = setting().test.iloc[:20].reset_index(drop=True)
     np.testing.assert_allclose(Oracle.learnable(blinded, known).score(queries), learnable().score(queries), atol=1e-6)
+
+
+def test_without_context_the_context_changes_nothing() -> None:
+    planted, known, _, _ = setting()
+    queries = pd.DataFrame({"user_id": ["u003"] * 3, "hour": [21, 9, 15], "device": ["phone", "tv", "phone"]})
+    scores = learnable("context").score(queries)
+    np.testing.assert_allclose(scores, scores[[0, 0, 0]], rtol=1e-12)
+    assert not np.allclose(learnable().score(queries)[0], learnable().score(queries)[1])
+    shuffled = known.assign(hour=known["hour"].to_numpy()[::-1], device=known["device"].to_numpy()[::-1])
+    blind = Oracle.learnable(planted, shuffled, without=("context",))
+    np.testing.assert_allclose(blind.score(queries), scores, rtol=1e-12, err_msg="nor does it when tastes are inferred")
+
+
+def test_inferred_tastes_are_the_mode_of_a_posterior_in_which_nobody_takes_an_item_twice() -> None:
+    planted, known, _, _ = setting()
+    own = known.loc[known["user_id"] == "u007"]
+    index_of = {item_id: index for index, item_id in enumerate(planted.items["item_id"])}
+    tastes = {name: taste[[7]] for name, taste in learnable().tastes.items()}
+    unit = {name: np.ones_like(taste) for name, taste in tastes.items()}
+    traits, on_offer = trait_matrix(planted), ~planted.items["late"].to_numpy()
+    slope = np.zeros(traits.shape[1])
+    for row in range(len(own)):
+        event, item = own.iloc[[row]], index_of[own["item_id"].iloc[row]]
+        utility = np.where(on_offer, utilities(planted, tastes, event)[0], -np.inf)
+        share = np.exp(utility - utility.max()) / np.exp(utility - utility.max()).sum()
+        slope += wish_matrix(planted.kind, unit, event)[0] * (traits[item] - share @ traits)
+        on_offer[item] = False
+    # At the mode the slope of the log likelihood is that of the prior, N(0, I).
+    np.testing.assert_allclose(slope, np.concatenate([taste[0] for taste in tastes.values()]), atol=0.01)
+
+
+def test_rows_of_the_known_log_may_come_in_any_order() -> None:
+    planted, known, test, _ = setting()
+    shuffled = known.sample(frac=1, random_state=0)
+    queries = test.iloc[:20]
+    expected = learnable().score(queries)
+    np.testing.assert_allclose(Oracle.learnable(planted, shuffled).score(queries), expected, atol=1e-6)
+
+
+def test_late_items_count_once_they_have_arrived() -> None:
+    planted, known, test, _ = setting()
+    everything = pd.concat([known, test], ignore_index=True)
+    scores = Oracle.learnable(planted, everything).score(test)
+    taken = pd.Index(planted.items["item_id"]).get_indexer(pd.Index(test["item_id"]))
+    assert np.isfinite(scores).all()
+    assert scores[np.arange(len(test)), taken].mean() > learnable().score(test)[np.arange(len(test)), taken].mean()
+
+
+def test_an_unknown_part_is_named() -> None:
+    message = (
+        r"without names 'video', .* kind 'music' .* any of 'text', 'image', 'audio', .* 'co-consumption', 'context'"
+    )
+    with pytest.raises(ValueError, match=message):
+        Oracle.learnable(setting().planted, setting().known, without=("text", "video"))

@@ -186,3 +186,21 @@ def test_the_same_generator_gives_the_same_plan_and_log() -> None:
     assert not first[0].items["hue"].equals(other[0].items["hue"])
     assert not first[1]["item_id"].equals(other[1]["item_id"])
     pd.testing.assert_frame_equal(first[0].items, larger[0].items)
+
+
+def test_a_test_period_too_short_for_the_late_items_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    planted = plant("music", num_items=100, num_users=20, rng=rng)
+    wanted = r"10 late items need 50 events in the test period, which has 40 of 20 people's 400 events\. Expected more"
+    with pytest.raises(ValueError, match=wanted):
+        draw_events(planted, events_per_user=20, rng=rng)
+    assert len(draw_events(planted, events_per_user=25, rng=rng)) == 500, "the quota may fill the whole test period"
+
+
+def test_without_contexts_no_part_is_turned_round() -> None:
+    planted, _ = sample("product")
+    # At these values every sign is 1.
+    everywhere = pd.DataFrame({"season": ["winter"] * 60, "device": "phone"})
+    np.testing.assert_array_equal(
+        utilities(planted, planted.tastes, None), utilities(planted, planted.tastes, everywhere)
+    )

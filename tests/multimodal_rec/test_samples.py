@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import re
 import runpy
@@ -30,9 +31,11 @@ from multimodal_rec.planting import (
     Planted,
     context_columns,
     draw_events,
+    plant,
     southern,
 )
 from multimodal_rec.samples import read_planted, write_sample
+from multimodal_rec.splits import TRAIN, split_parts
 from multimodal_rec.wording import ATTRIBUTE_WORDS, NUM_THEMES, write_words
 from towers import Sound
 
@@ -243,8 +246,18 @@ def test_the_card_names_every_part_and_what_turns_it(kind: Kind, sample: ReadySa
         assert "what is liked at 21 is disliked at 9" in card
 
 
-def test_the_default_sizes_have_twenty_training_events_a_person() -> None:
-    assert round(samples.EVENTS_PER_USER * (1 - 0.1 - TEST_SHARE), 6) == 20
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_sizes_have_eight_training_events_an_item_and_twenty_a_person(kind: Kind) -> None:
+    defaults = inspect.signature(write_sample).parameters
+    rng = np.random.default_rng(0)
+    sizes = {name: defaults[name].default for name in ("num_items", "num_users")}
+    planted = plant(kind, **sizes, rng=rng)
+    log = draw_events(planted, events_per_user=samples.EVENTS_PER_USER, rng=rng)
+    counts = Counter(log.loc[split_parts(log, "time", valid=0.1, test=TEST_SHARE) == TRAIN, "item_id"])
+    people = Counter(log.loc[split_parts(log, "time", valid=0.1, test=TEST_SHARE) == TRAIN, "user_id"])
+    items = planted.items.loc[~planted.items["late"], "item_id"]
+    assert np.median([counts[item_id] for item_id in items]) == pytest.approx(8, abs=1)
+    assert np.median([people[user_id] for user_id in planted.user_ids]) == 20
 
 
 def test_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:

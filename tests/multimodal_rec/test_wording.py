@@ -40,18 +40,18 @@ def test_the_same_seed_gives_the_same_words():
 def test_attribute_words():
     planted = {"music": "genre", "product": "category", "video": "format"}
     for kind, column in planted.items():
-        assert len(set(ATTRIBUTE_WORDS[kind][column])) == 6
+        assert len(set(ATTRIBUTE_WORDS[kind][column])) == 4
         (nuisance,) = set(ATTRIBUTE_WORDS[kind]) - {column}
         assert len(set(ATTRIBUTE_WORDS[kind][nuisance])) == 12
 
 
 def test_an_unknown_kind_or_theme():
     rng = np.random.default_rng(0)
-    assert len(THEMES) == NUM_THEMES == 6
+    assert len(THEMES) == NUM_THEMES == 4
     with pytest.raises(ValueError, match=r"kind 'podcast' and theme 0. Expected one of 'music', 'product', 'video'"):
         write_words("podcast", 0, rng=rng)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"theme 6. .* a theme from 0 to 5"):
-        write_words("music", 6, rng=rng)
+    with pytest.raises(ValueError, match=r"theme 4. .* a theme from 0 to 3"):
+        write_words("music", 4, rng=rng)
 
 
 @pytest.fixture(scope="module")

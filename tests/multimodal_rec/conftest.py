@@ -1,0 +1,48 @@
+"""One tiny catalogue and one recommender trained on it, for all tests of a process that only read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from multimodal_rec.catalogue import Catalogue
+from multimodal_rec.recommender import Recommender
+from tests.multimodal_rec.tiny import CPU, tiny_config, write_catalogue
+from tests.towers.tiny import write_bert
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return write_bert(tmp_path_factory.mktemp("tiny") / "bert")
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return write_catalogue(tmp_path_factory.mktemp("tiny") / "catalogue")
+
+
+@pytest.fixture(scope="session")
+def fitted(bert: Path, catalogue: Catalogue) -> Iterator[Recommender]:
+    """Only to be read: what is embedded or fitted anew belongs into a recommender of the test's own."""
+    recommender = Recommender(tiny_config(bert)).fit(catalogue, training=CPU)
+    yield recommender
+    recommender.close()
+
+
+@pytest.fixture(scope="session")
+def saved(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `fitted`, to load a copy that a test may change."""
+    return fitted.save(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def own(saved: Path) -> Iterator[Recommender]:
+    """A copy of `fitted`, in memory, that a test may change."""
+    recommender = Recommender.load(saved, device="cpu")
+    yield recommender
+    recommender.close()

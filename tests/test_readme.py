@@ -1,0 +1,73 @@
+"""The README: its example runs, its file tree is complete, its commands and links exist."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multimodal_rec.cli import app
+from multimodal_rec.config import RecommenderConfig
+from multimodal_rec.run_file import RunFile
+from multimodal_rec.schema import Schema
+
+HOUSE = Path(__file__).parent.parent
+README = (HOUSE / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_is_whole_by_line_30_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = blocks("python")[0]
+    assert README[: README.index(example) + len(example)].count("\n") < 30
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert "ndcg@10" in capsys.readouterr().out
+    again = names["again"].score(["u000"], names["ids"][0], context=names["evening"])  # pyright: ignore
+    np.testing.assert_allclose(again, names["scores"][:1], rtol=1e-5)  # pyright: ignore
+
+
+def test_the_towers_are_a_valid_configuration() -> None:
+    names: dict[str, object] = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    config = names["config"]
+    assert isinstance(config, RecommenderConfig)
+    assert {tower.tuning for tower in config.towers.values()} == {"frozen", "adapter", "full"}
+
+
+def test_the_toml_files_are_read_as_what_they_say(tmp_path: Path) -> None:
+    catalogue, run = blocks("toml")
+    assert Schema.from_toml(catalogue).events == {"purchase": 1.0, "return": -1.0}
+    (tmp_path / "run.toml").write_text(run, encoding="utf-8")
+    assert RunFile.read(tmp_path / "run.toml").split.how == "time"
+
+
+def test_every_command_is_shown() -> None:
+    shown = set(re.findall(r"^ {4}multimodal-rec (\w+)", README, flags=re.MULTILINE))
+    assert shown == {command.name or command.callback.__name__ for command in app.registered_commands}  # pyright: ignore
+
+
+@pytest.mark.parametrize("package", ["multimodal_rec", "towers", "fusion"])
+def test_the_file_tree_has_every_file(package: str) -> None:
+    tree = next(block for block in blocks("") if block.startswith("multimodal_rec/"))
+    listed: dict[str, list[str]] = {}
+    folder = ""
+    for line in tree.splitlines():
+        name, says = line.split(maxsplit=1)
+        assert says
+        if not line.startswith(" "):
+            folder = name
+        listed.setdefault(folder, []).append(name)
+    files = sorted(path.name for path in (HOUSE / package).glob("*.py"))
+    assert sorted(listed[f"{package}/"][1:]) == files
+
+
+def test_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\((.+?)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (HOUSE / link).exists()] == []
