@@ -59,9 +59,8 @@ class ContentFeatures:
             hashes = self._hashes(rows, modality)
             kept = self._cache.get(fingerprint, list(hashes.values()))
             found = {row: kept[key].astype(np.float32) for row, key in hashes.items() if key in kept}
-        mode = tower.training
+        mode, backbone_mode = tower.training, tower.backbone.training
         tower.eval()
-        backbone_mode = tower.backbone.training
         tower.backbone.eval()
         try:
             missing = [row for row in rows if row not in found and (not cached or row in hashes)]

@@ -53,7 +53,12 @@ def _features(model: RecommenderModel, num_items: int = 5) -> ItemFeatures:
 def test_parts_are_modalities_in_order_then_attributes_and_behaviour(bert: Path, catalogue: Catalogue) -> None:
     config = tiny_config(bert)
     backwards = replace(config, towers=dict(reversed(config.towers.items())))
-    assert build_model(backwards, Vocabulary.fit(catalogue, config)).parts == ("text", "image", "attributes", "behaviour")
+    assert build_model(backwards, Vocabulary.fit(catalogue, config)).parts == (
+        "text",
+        "image",
+        "attributes",
+        "behaviour",
+    )
 
 
 def test_tokens_have_one_size_and_say_what_is_present(model: RecommenderModel) -> None:
@@ -101,9 +106,7 @@ def test_ranking_is_the_sum_of_contributions_and_both_scores_agree_with_their_pa
         temperature = model.log_temperature.exp()
     torch.testing.assert_close(scores.ranking, contributions.sum(dim=-1) / temperature[1])
     torch.testing.assert_close(scores.ranking, model.rank(queries, tokens, present))
-    torch.testing.assert_close(
-        scores.retrieval, queries.flatten(1) @ model.fuse(tokens, present).T / temperature[0]
-    )
+    torch.testing.assert_close(scores.retrieval, queries.flatten(1) @ model.fuse(tokens, present).T / temperature[0])
 
 
 def test_item_fingerprint_follows_what_makes_items_and_nothing_else(model: RecommenderModel) -> None:

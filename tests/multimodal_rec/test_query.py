@@ -68,7 +68,9 @@ def test_padding_may_hold_anything(encoder: QueryEncoder, items: tuple[Tensor, T
     for name, value in (("item_index", 5), ("kind", 2), ("value", 9.0), ("distance", 3.0), ("age_days", 80.0)):
         spoiled = getattr(history, name).clone()
         spoiled[1, 1] = value
-        torch.testing.assert_close(encoder(inputs._replace(history=history._replace(**{name: spoiled})), *items), expected)
+        torch.testing.assert_close(
+            encoder(inputs._replace(history=history._replace(**{name: spoiled})), *items), expected
+        )
 
 
 def test_absent_parts_of_the_past_may_hold_nan(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
@@ -93,9 +95,7 @@ def test_who_likes_an_item_asks_for_its_like(encoder: QueryEncoder, items: tuple
 
 def test_long_ago_counts_no_more_than_yesterday(encoder: QueryEncoder) -> None:
     history = _inputs([0, 1, 2]).history
-    far = history._replace(
-        distance=torch.tensor([[20.0, 5.0, 0.0]]), age_days=torch.tensor([[300.0, 30.0, 0.0]])
-    )
+    far = history._replace(distance=torch.tensor([[20.0, 5.0, 0.0]]), age_days=torch.tensor([[300.0, 30.0, 0.0]]))
     weights = encoder.weights(far)[0]
     assert 0 < weights[0] < weights[1] < weights[2]
 
@@ -108,9 +108,7 @@ def test_context_and_attributes_change_the_query(encoder: QueryEncoder, items: t
     assert not torch.allclose(encoder(older, *items), plain)
 
 
-def test_what_was_taken_then_is_read_in_the_light_of_then(
-    encoder: QueryEncoder, items: tuple[Tensor, Tensor]
-) -> None:
+def test_what_was_taken_then_is_read_in_the_light_of_then(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
     inputs = _inputs([0, 1])
     at_night = inputs.history._replace(context=torch.ones_like(inputs.history.context))
     assert not torch.allclose(encoder(inputs, *items), encoder(inputs._replace(history=at_night), *items))

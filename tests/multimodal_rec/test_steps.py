@@ -134,9 +134,7 @@ def test_steps_over_a_pool_are_finite_and_read_only_the_pool(
     assert Objective(model, data, config, everything)._pool(step).tolist() == list(range(NUM_ITEMS))
 
 
-def test_items_that_run_are_remembered(
-    ready: tuple[RecommenderModel, TrainingData], config: RecommenderConfig
-) -> None:
+def test_items_that_run_are_remembered(ready: tuple[RecommenderModel, TrainingData], config: RecommenderConfig) -> None:
     model, data = ready
     before = data.items.modalities["image"].windows.clone()
     with torch.no_grad():
@@ -151,21 +149,19 @@ def test_items_that_run_are_remembered(
 def test_hidden_parts_leave_at_least_one(
     ready: tuple[RecommenderModel, TrainingData], config: RecommenderConfig
 ) -> None:
-    objective = Objective(*ready, replace(config, modality_dropout=0.9, behaviour_dropout=0.9), CPU)
+    objective = Objective(*ready, replace(config, modality_dropout=0.4, behaviour_dropout=0.4), CPU)
     present = torch.rand(500, 4, generator=torch.Generator().manual_seed(0)) < 0.6
     present[:, 0] = True
     torch.manual_seed(0)
     hidden = objective.train()._hide(present)
     assert hidden.any(dim=1).all()
     assert not (hidden & ~present).any()
-    assert int(hidden.sum()) < 0.7 * int(present.sum())
+    assert int(hidden.sum()) < 0.8 * int(present.sum())
     assert torch.equal(objective.eval()._hide(present), present)
 
 
 @pytest.mark.parametrize("tuning", ["frozen", "adapter", "full"])
-def test_every_trainable_tensor_gets_a_gradient_within_two_steps(
-    tuning: str, bert: Path, catalogue: Catalogue
-) -> None:
+def test_every_trainable_tensor_gets_a_gradient_within_two_steps(tuning: str, bert: Path, catalogue: Catalogue) -> None:
     config = tiny_config(bert, tuning=tuning)
     model, data = ready_to_train(catalogue, config)
     assert ("text" in data.trained) == (tuning != "frozen")
@@ -184,4 +180,5 @@ def test_every_trainable_tensor_gets_a_gradient_within_two_steps(
     for name, weight in trainable.items():
         assert weight.grad is not None, f"{name} has no gradient"
         assert torch.isfinite(weight.grad).all(), f"{name} has a gradient that is not finite"
-        assert (weight.grad != 0).any(), f"{name} has the gradient 0"
+        # Softmax takes away what attention adds to all keys alike: but for rounding, its gradient is 0.
+        assert name.endswith("key.bias") or (weight.grad != 0).any(), f"{name} has the gradient 0"
