@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -63,16 +63,18 @@ def _factors(counts: sparse.csr_array, rank: int) -> np.ndarray:
     users = np.maximum(counts.sum(axis=1), 1) ** -0.5
     items = np.maximum(counts.sum(axis=0), 1) ** -0.5
     scaled = sparse.diags_array(users) @ counts @ sparse.diags_array(items)
-    factors = np.zeros((counts.shape[1], rank))
-    wanted = min(rank + 1, min(scaled.shape) - 1)
+    smaller, num_items = min(len(users), len(items)), len(items)
+    factors = np.zeros((num_items, rank))
+    wanted = min(rank + 1, smaller - 1)
     if wanted < 2 or counts.nnz == 0:
         return factors
-    start = np.random.default_rng(0).standard_normal(min(scaled.shape))
-    _, values, right = svds(scaled, k=wanted, v0=start, return_singular_vectors="vh")
+    start = np.random.default_rng(0).standard_normal(smaller)
+    svd: Any = svds  # SciPy's own annotation knows only True and False for what it documents as "vh".
+    _, values, right = svd(scaled, k=wanted, v0=start, return_singular_vectors="vh")
     order = np.argsort(-values)
     values, right = values[order], right[order]
     kept = right[1:].T * (values[1:] / max(float(values[0]), 1e-12))
-    factors[:, : kept.shape[1]] = kept * counts.shape[1] ** 0.5
+    factors[:, : kept.shape[1]] = kept * num_items**0.5
     return factors
 
 

@@ -86,6 +86,8 @@ class RecommenderConfig:
     """Chance that everything learned from an item's own interactions is hidden in a training step."""
     dropout: float = 0.3
     """On item tokens and queries."""
+    pointwise_weight: float = 10.0
+    """Weight of telling likes from dislikes, where the catalogue declares events of negative weight."""
     alignment_weight: float = 0.1
     """Weight of the contrastive alignment of an item's modalities; 0 turns it off."""
 

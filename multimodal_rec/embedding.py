@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ class EmbeddingJob:
         embedded is left out and noted in the store's failures; the others of its chunk are written.
         """
         check_unique(items["item_id"].tolist())
-        fingerprint = self.fingerprint()
+        fingerprint = self.fingerprint
         current = store.read_items(model=fingerprint)
         attributes = dict(zip(current.ids, map(to_json, current.attributes), strict=True))
         stored = store.embedded().set_index("item_id")
@@ -65,13 +66,14 @@ class EmbeddingJob:
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
             if rows:
-                embedded += self._embed(chunk.iloc[rows], content, rows, hashes, store, failed)
+                embedded += self._embed(chunk.iloc[rows], content, rows, hashes, store=store, failed=failed)
         if failed:
             store.record_failures(failed)
         return EmbedReport(embedded, unchanged, failed)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the model whose rows these are."""
+        """Fingerprint of the model whose rows these are; its weights do not change while a job holds it."""
         return self.model.item_fingerprint()
 
     def _max_windows(self) -> dict[str, int]:
@@ -119,6 +121,7 @@ class EmbeddingJob:
         content: ItemContent,
         rows: Sequence[int],
         hashes: Mapping[str, list[str | None]],
+        *,
         store: ItemStore,
         failed: dict[str, str],
     ) -> int:
@@ -138,7 +141,7 @@ class EmbeddingJob:
         model.eval()
         with torch.inference_mode():
             for name in model.towers:
-                token, here = self._modality(name, ids, rows, hashes[name], reader, store, kept)
+                token, here = self._modality(name, ids, rows, hashes[name], reader=reader, store=store, kept=kept)
                 tokens.append(token)
                 present.append(here)
             attributes, known = self.vocabulary.item_attributes(chunk)
@@ -178,7 +181,7 @@ class EmbeddingJob:
                 behaviour_tokens=all_tokens[good, -1],
                 behaviour_present=all_present[good, -1],
                 embeddings=fused,
-                model=self.fingerprint(),
+                model=self.fingerprint,
                 attributes=[own[i] for i in good],
             )
         )
@@ -190,6 +193,7 @@ class EmbeddingJob:
         ids: Sequence[str],
         rows: Sequence[int],
         hashes: Sequence[str | None],
+        *,
         reader: ContentFeatures,
         store: ItemStore,
         kept: pd.DataFrame,
@@ -218,13 +222,14 @@ class EmbeddingJob:
     def _behaviour(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         features = np.zeros((len(ids), self.model.shape.behaviour_width), dtype=np.float32)
         taken = np.array([item_id in self.behaviour for item_id in ids], dtype=bool)
-        for index in np.flatnonzero(taken):
-            features[index] = self.behaviour[ids[index]]
+        for index, item_id in enumerate(ids):
+            if taken[index]:
+                features[index] = self.behaviour[item_id]
         return wide(features), taken
 
     def _attributes(self, chunk: pd.DataFrame) -> list[dict[str, object]]:
         names = [name for name in self.schema.attributes if name in chunk]
-        return [{str(name): value for name, value in row.items()} for row in chunk[names].to_dict("records")]
+        return [{str(name): value for name, value in row.items()} for row in chunk.loc[:, names].to_dict("records")]
 
 
 def _holds(content: ItemContent, row: int, modality: str) -> bool:

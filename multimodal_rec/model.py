@@ -64,7 +64,7 @@ class Scores(NamedTuple):
     retrieval: Tensor
     """⟨q, e(i)⟩: an inner product with the item's own embedding, which an index can search."""
     ranking: Tensor
-    """Σ_p α(p; q, i) ⟨q_p, x(i, p)⟩: exact, with the parts weighed for this query."""
+    """Σ_p weight(p; q, i) ⟨q_p, x(i, p)⟩: exact, with the parts weighed for this query."""
 
 
 @final
@@ -140,8 +140,8 @@ class RecommenderModel(nn.Module):
     def item_fingerprint(self) -> str:
         """16 hexadecimal digits over all weights that make an item's tokens and embedding."""
         digest = hashlib.sha256()
-        for tower in self.towers.values():
-            digest.update(tower.fingerprint().encode())
+        for name in self.towers:
+            digest.update(self.tower(name).fingerprint().encode())
         for module in (self.attributes, self.behaviour, self.fusion):
             hash_state(digest, module)
         return digest.hexdigest()[:16]

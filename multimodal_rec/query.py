@@ -31,7 +31,8 @@ class QueryEncoder(nn.Module):
     over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
     that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
     that is unknown leaves the gate at its bias. μ is the mean item, so that taste is what sets a person apart. The
-    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes.
+    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes, how
+    far the history is of likes or dislikes, and how long it is.
     """
 
     centre: Tensor
@@ -47,7 +48,8 @@ class QueryEncoder(nn.Module):
         # the sample catalogues nothing was learned of either (docs/log.md, 2026-11-22).
         nn.init.normal_(self.gate.weight, std=0.5)
         nn.init.ones_(self.gate.bias)
-        self.offset = nn.Linear(context_width + person_width, size)
+        # Two more: how far the person likes things at all, and how much is known of them.
+        self.offset = nn.Linear(context_width + person_width + 2, size)
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
         self.part_scale = nn.Parameter(torch.zeros(num_parts, 1))
@@ -65,7 +67,9 @@ class QueryEncoder(nn.Module):
         total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)
         taste = total / (1 + weight.abs().sum(dim=1)).sqrt()[:, None, None] * self.part_scale.exp()
         gate_now = self.gate(inputs.context).unflatten(-1, self._shape)
-        offset = self.offset(torch.cat([inputs.context, inputs.person], dim=-1)).unflatten(-1, self._shape)
+        count = weight.abs().sum(dim=1, keepdim=True)
+        habit = torch.cat([weight.sum(dim=1, keepdim=True) / (1 + count), torch.log1p(count)], dim=1)
+        offset = self.offset(torch.cat([inputs.context, inputs.person, habit], dim=-1)).unflatten(-1, self._shape)
         return gate_now * taste + offset
 
     def weights(self, history: HistoryBatch) -> Tensor:

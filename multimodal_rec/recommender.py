@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,29 +15,25 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from multimodal_rec.behaviour import item_behaviour
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
-from multimodal_rec.content import ItemContent
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbeddingJob, EmbedReport, check_failures
-from multimodal_rec.errors import CatalogueError, ItemError, NotFittedError, UnknownIdError
+from multimodal_rec.errors import CatalogueError, NotFittedError, StoreError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, evaluate_ranking
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.features import ContentFeatures
-from multimodal_rec.history import Histories
-from multimodal_rec.model import ItemFeatures, RecommenderModel
+from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import OnUnknown, Person
+from multimodal_rec.preparation import training_data
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.schema import Schema
 from multimodal_rec.scorer import Scorer
-from multimodal_rec.steps import TrainingData
 from multimodal_rec.store import ItemStore
 from multimodal_rec.training import Epoch, train
 from multimodal_rec.validation import Validator
-from multimodal_rec.vocabulary import Vocabulary, wide
+from multimodal_rec.vocabulary import Vocabulary
 from towers import Tower
 
 _FORMAT = 1
@@ -52,6 +49,7 @@ class _Trained:
     cache: FeatureCache
     num_workers: int = 0
 
+    @cached_property
     def job(self) -> EmbeddingJob:
         return EmbeddingJob(
             model=self.model,
@@ -123,7 +121,7 @@ class Recommender:
         cannot be embedded, after all others were written; `on_error="quarantine"` reports them instead.
         """
         trained = self._fitted()
-        report = trained.job().run(items, trained.store)
+        report = trained.job.run(items, trained.store)
         self._scorer = None
         if on_error == "raise":
             check_failures(report)
@@ -153,12 +151,13 @@ class Recommender:
             )
         scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
         known = [place for place, row in enumerate(rows) if row is not None]
-        answered = np.flatnonzero(scorer.people.answered(people, on_unknown))
+        answers = scorer.people.answered(people, on_unknown)
+        answered = [place for place, is_answered in enumerate(answers) if is_answered]
         contexts = self._contexts(context, len(people))
-        if len(answered) and known:
+        if answered and known:
             chosen = [people[place] for place in answered]
             part = scorer.rank(chosen, contexts[answered], [row for row in rows if row is not None])
-            scores[np.ix_(answered, known)] = part
+            scores[np.ix_(np.array(answered), np.array(known))] = part
         return scores
 
     def recommend(
@@ -174,7 +173,7 @@ class Recommender:
 
         Every embedded item is scored exactly. `query` filters. Arguments and errors otherwise as in `score`.
         """
-        scorer = self._ready()
+        scorer = self._stocked()
         query = Query() if query is None else query
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
@@ -188,7 +187,7 @@ class Recommender:
 
     def similar_items(self, items: Sequence[str], *, k: int = 10) -> Recommendations:
         """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out."""
-        scorer = self._ready()
+        scorer = self._stocked()
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
@@ -219,13 +218,15 @@ class Recommender:
         items are no positives. `candidates` ranks only these items; `without` hides parts of items ('image',
         'behaviour', ...) or the 'context' at scoring.
         """
-        self.embed(test.items)
+        late = test.items.loc[~test.items["item_id"].isin(self._ready().ids)]
+        if len(late):
+            self.embed(late)
         scorer = self._ready()
-        log = test.interactions[test.event_weights > 0]
+        log = test.interactions.loc[test.event_weights > 0]
         columns = self._fitted().vocabulary.context.columns
 
         def score_queries(queries: pd.DataFrame) -> np.ndarray:
-            contexts = None if "context" in without else queries[list(columns)]
+            contexts = None if "context" in without else queries.loc[:, list(columns)]
             encoded = self._contexts(contexts, len(queries))
             return scorer.rank(queries["user_id"].tolist(), encoded, retrieval=score == "retrieval", without=without)
 
@@ -316,7 +317,7 @@ class Recommender:
     ) -> None:
         vocabulary = Vocabulary.fit(part, self.config)
         model = build_model(self.config, vocabulary, seed=training.seed)
-        data = self._training_data(part, vocabulary, model, training, cache)
+        data = training_data(part, vocabulary, model, config=self.config, training=training, cache=cache)
         item_ids = list(part.item_ids)
         shown = data.items.behaviour_present.numpy()
         behaviour = {item_id: data.behaviour.features[row] for row, item_id in enumerate(item_ids) if shown[row]}
@@ -332,77 +333,6 @@ class Recommender:
         if part.users is not None:
             store.write_users(part.users)
         self.embed(part.items)
-
-    def _training_data(
-        self,
-        part: Catalogue,
-        vocabulary: Vocabulary,
-        model: RecommenderModel,
-        training: TrainingConfig,
-        cache: FeatureCache,
-    ) -> TrainingData:
-        towers = {name: model.tower(name) for name in model.towers}
-        windows = {name: tower.max_windows for name, tower in towers.items()}
-        content = ContentFeatures(
-            towers,
-            ItemContent(part.items, part.schema, max_windows=windows),
-            cache=cache,
-            num_workers=training.num_workers,
-        )
-        rows = range(part.num_items)
-        modalities = {name: content.features(rows, name) for name in towers}
-        if content.reasons:
-            raise ItemError(
-                f"{len(content.reasons)} of {part.num_items} items have media that cannot be read, and nothing was "
-                "trained. Expected whole files. Mend or remove them (`Catalogue.read(..., on_error='quarantine')`).",
-                {part.item_ids[row]: reason for row, reason in content.reasons.items()},
-            )
-        user_ids = list(dict.fromkeys(part.interactions["user_id"]))
-        events, weights = vocabulary.encode_events(
-            part.interactions,
-            {user_id: row for row, user_id in enumerate(user_ids)},
-            {item_id: row for row, item_id in enumerate(part.item_ids)},
-        )
-        taken = weights > 0
-        behaviour = item_behaviour(
-            events.user_index[taken],
-            events.item_index[taken],
-            num_users=len(user_ids),
-            num_items=part.num_items,
-            rank=self.config.behaviour_rank,
-            num_folds=5,
-            seed=training.seed,
-        )
-        attributes, known = vocabulary.item_attributes(part.items)
-        shown = behaviour.present if self.config.behaviour else np.zeros_like(behaviour.present)
-        here = np.stack([known, shown, *(found.present.any(dim=1).numpy() for found in modalities.values())])
-        if not here.any(axis=0).all():
-            read = ", ".join(map(repr, towers)) or "none"
-            raise ItemError(
-                f"{int((~here.any(axis=0)).sum())} of {part.num_items} items have nothing that this model reads, and "
-                f"nothing was trained. Expected one of its modalities ({read}), a known attribute, or somebody who "
-                "took it, where the configuration reads those. Add one, or leave them out.",
-                {part.item_ids[row]: "has nothing to be known by" for row in np.flatnonzero(~here.any(axis=0))},
-            )
-        log = part.interactions
-        return TrainingData(
-            items=ItemFeatures(
-                modalities,
-                torch.from_numpy(attributes),
-                torch.from_numpy(known),
-                torch.from_numpy(behaviour.features),
-                torch.from_numpy(shown),
-            ),
-            content=content,
-            behaviour=behaviour,
-            events=events,
-            weights=weights,
-            histories=Histories(
-                events, length=self.config.history_length, ordered="timestamp" in log or "position" in log
-            ),
-            people=_people_features(vocabulary, part, user_ids),
-            trained=tuple(name for name, tower in towers.items() if tower.tuning != "frozen"),
-        )
 
     def _check(self, part: Catalogue) -> None:
         missing = [modality for modality in self.config.towers if modality not in part.schema.modalities]
@@ -424,18 +354,20 @@ class Recommender:
     def _contexts(self, context: Context, num_rows: int) -> np.ndarray:
         return self._fitted().vocabulary.contexts(context, num_rows=num_rows)
 
+    def _stocked(self) -> Scorer:
+        scorer = self._ready()
+        if not scorer.ids:
+            raise StoreError(
+                "the store holds no items of this model: it is empty, or its rows come from another one. "
+                "Embed them with embed(items) first."
+            )
+        return scorer
+
     def _ready(self) -> Scorer:
         trained = self._fitted()
         if self._scorer is None:
-            self._scorer = Scorer.of_store(
-                trained.model, trained.vocabulary, trained.store, length=self.config.history_length
-            )
+            self._scorer = Scorer.of_store(trained.job, trained.store, length=self.config.history_length)
         return self._scorer
-
-
-def _people_features(vocabulary: Vocabulary, part: Catalogue, user_ids: Sequence[str]) -> torch.Tensor:
-    users = pd.DataFrame(index=pd.Index([], name="user_id")) if part.users is None else part.users.set_index("user_id")
-    return torch.from_numpy(wide(vocabulary.people.transform(users.reindex(list(user_ids)).reset_index(drop=True))))
 
 
 def _together(first: Catalogue, second: Catalogue) -> Catalogue:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.model import RecommenderModel
@@ -16,7 +17,6 @@ from multimodal_rec.people import People, Person
 from multimodal_rec.query import QueryInput
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
-from multimodal_rec.vocabulary import Vocabulary
 
 _BATCH = 256
 
@@ -36,22 +36,17 @@ class Scorer:
         self._embeddings = torch.from_numpy(table.embeddings).to(device)
 
     @classmethod
-    def of_store(cls, model: RecommenderModel, vocabulary: Vocabulary, store: ItemStore, *, length: int) -> Scorer:
-        """A scorer over the rows of this model in a store, with the interactions and people kept there.
+    def of_store(cls, job: EmbeddingJob, store: ItemStore, *, length: int) -> Scorer:
+        """A scorer over the rows that this job's model has in a store, with the log and the people kept there.
 
-        Raises `StoreError` where the store has no row of this model.
+        `length`: how many of a person's latest events are read.
         """
-        table = store.read_items(model=model.item_fingerprint())
-        if not table.ids:
-            raise StoreError(
-                f"the store holds no items of this model; it has {store.num_items} rows of other models. Expected "
-                "items that this model embedded. Embed them with embed(items), or open the store that belongs to it."
-            )
+        table = store.read_items(model=job.fingerprint)
         rows = {item_id: row for row, item_id in enumerate(table.ids)}
         people = People(
-            store.read_interactions(), store.read_users(), vocabulary=vocabulary, item_rows=rows, length=length
+            store.read_interactions(), store.read_users(), vocabulary=job.vocabulary, item_rows=rows, length=length
         )
-        return cls(model, table, people)
+        return cls(job.model, table, people)
 
     @torch.inference_mode()
     def rank(
@@ -67,8 +62,14 @@ class Scorer:
 
         `contexts`: encoded, (person, context width). `retrieval` gives ⟨q, e(i)⟩ instead of the ranking score.
         `without` hides parts of all items, the 'history' or the 'context'; an item with nothing left scores below
-        every other. Raises `ConfigError` for a part that the model does not have.
+        every other. Raises `ConfigError` for a part that the model does not have, `StoreError` where there is no
+        item at all.
         """
+        if not self.ids:
+            raise StoreError(
+                "the store holds no items of this model. Expected items that this model embedded. Embed them with "
+                "embed(items), or open the store that belongs to the model."
+            )
         present = self._shown(without)
         bare = ~present.any(dim=1)
         # A part must be there for the attention to have something to rest on; the score is replaced below.

@@ -112,7 +112,8 @@ class Objective(nn.Module):
                 )
         if bool((weights < 0).any()):
             of_target = scores.ranking.gather(1, targets.unsqueeze(1)).squeeze(1)
-            loss = loss + liked_or_not(self.model.like_logits(of_target), liked)
+            told = liked_or_not(self.model.like_logits(of_target), liked)
+            loss = loss + self._config.pointwise_weight * told
         return loss
 
     def _pool(self, step: Step) -> np.ndarray:
@@ -194,7 +195,8 @@ def num_steps(data: TrainingData, training: TrainingConfig) -> int:
 
 
 def _items_of_users(data: TrainingData) -> sparse.csr_array:
-    pairs = (np.ones(len(data.weights), dtype=bool), (data.events.user_index, data.events.item_index))
+    # What was disliked stays a candidate: it is the best negative there is.
+    pairs = (data.weights >= 0, (data.events.user_index, data.events.item_index))
     return sparse.csr_array(pairs, shape=(len(data.people), len(data.behaviour.present)), dtype=bool)
 
 

@@ -87,7 +87,7 @@ def train(
     if best is not None:
         model.load_state_dict(best)
     model.eval()
-    refresh(model, data)
+    refresh(data)
     settle(model, data)
     accelerator.free_memory()
     return progress.epochs
@@ -99,11 +99,6 @@ class LoopState:
     def __init__(self, seed: int) -> None:
         self.generator = np.random.default_rng(seed)
         self.epochs: list[Epoch] = []
-
-    @property
-    def best(self) -> float | None:
-        """The best validation value so far."""
-        return max((epoch.valid for epoch in self.epochs if epoch.valid is not None), default=None)
 
     @property
     def waited(self) -> int:
@@ -213,7 +208,7 @@ def settle(model: RecommenderModel, data: TrainingData) -> None:
     model.query.set_centre(tokens, present)
 
 
-def refresh(model: RecommenderModel, data: TrainingData) -> None:
+def refresh(data: TrainingData) -> None:
     """Bring the memory of every backbone that learns up to date with its weights."""
     for modality in data.trained:
         rows = range(len(data.behaviour.present))

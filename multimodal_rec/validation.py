@@ -38,11 +38,11 @@ class Validator:
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
         self._people = People(train.interactions, users, vocabulary=vocabulary, item_rows=rows, length=length)
         self._known = train.interactions
-        log = valid.interactions[valid.event_weights > 0]
+        log = valid.interactions.loc[valid.event_weights > 0]
         # What was taken before is not ranked again: it would be no question.
-        known = pd.MultiIndex.from_frame(train.interactions[["user_id", "item_id"]])
-        repeated = pd.MultiIndex.from_frame(log[["user_id", "item_id"]]).isin(known)
-        self._log = log[log["item_id"].isin(self._ids) & ~repeated]
+        known = pd.MultiIndex.from_frame(train.interactions.loc[:, ["user_id", "item_id"]])
+        repeated = pd.MultiIndex.from_frame(log.loc[:, ["user_id", "item_id"]]).isin(known)
+        self._log = log.loc[log["item_id"].isin(self._ids).to_numpy() & ~repeated]
 
     @property
     def usable(self) -> bool:
@@ -60,7 +60,7 @@ class Validator:
         columns = list(self._vocabulary.context.columns)
 
         def score(queries: pd.DataFrame) -> np.ndarray:
-            contexts = self._vocabulary.contexts(queries[columns], num_rows=len(queries))
+            contexts = self._vocabulary.contexts(queries.loc[:, columns], num_rows=len(queries))
             return scorer.rank(queries["user_id"].tolist(), contexts)
 
         evaluation = evaluate_ranking(score, self._log, known=self._known, item_ids=self._ids, context_columns=columns)

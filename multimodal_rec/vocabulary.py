@@ -12,7 +12,7 @@ import pandas as pd
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig
 from multimodal_rec.context import Context, ContextReader
-from multimodal_rec.fields import FieldEncoder, number_values
+from multimodal_rec.fields import FieldEncoder, column_of, number_values
 from multimodal_rec.history import Events
 from multimodal_rec.splits import interaction_order
 
@@ -38,7 +38,7 @@ class Vocabulary:
         context = FieldEncoder.fit(log, schema.context if config.context else {}, max_categories=max_categories)
         users = pd.DataFrame() if catalogue.users is None else catalogue.users
         kinds = sorted({str(kind) for kind in log["event"].dropna()}) if "event" in log else []
-        values = number_values(log["value"]) if "value" in log else np.zeros(0)
+        values = number_values(column_of(log, "value")) if "value" in log else np.zeros(0)
         values = values[np.isfinite(values)]
         return cls(
             attributes=FieldEncoder.fit(
@@ -74,13 +74,13 @@ class Vocabulary:
         Events of people or items that have no row are left out.
         """
         known = log["user_id"].isin(list(user_rows)) & log["item_id"].isin(list(item_rows))
-        log = log[known.to_numpy()]
+        log = log.loc[known.to_numpy()]
         order = interaction_order(log)
         if order is not None:
             log = log.iloc[order]
         kinds = {kind: index for index, kind in enumerate(self.events, start=1)}
-        names = log["event"].tolist() if "event" in log else [None] * len(log)
-        value = number_values(log["value"]) if "value" in log else np.full(len(log), np.nan)
+        names = [str(name) for name in column_of(log, "event")]
+        value = number_values(column_of(log, "value")) if "value" in log else np.full(len(log), np.nan)
         seconds = log["timestamp"].to_numpy(dtype=np.float64) if "timestamp" in log else np.zeros(len(log))
         columns = [name for name in self.context.columns if name in log]
         events = Events(
@@ -88,7 +88,7 @@ class Vocabulary:
             item_index=np.array([item_rows[item_id] for item_id in log["item_id"]], dtype=np.int64),
             kind=np.array([kinds.get(name, 0) for name in names], dtype=np.int64),
             value=np.nan_to_num((value - self.value_mean) / self.value_std).astype(np.float32),
-            context=self.contexts(log[columns], num_rows=len(log)),
+            context=self.contexts(log.loc[:, columns], num_rows=len(log)),
             seconds=np.nan_to_num(seconds),
         )
         weights = np.array([self.weights.get(name, 1.0) for name in names], dtype=np.float32)

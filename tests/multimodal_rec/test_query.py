@@ -52,6 +52,12 @@ def _inputs(*people: list[int], kind: int = 1, contexts: list[list[float]] | Non
     return QueryInput(history, torch.zeros(len(people), PERSON), context)
 
 
+def _taste_alone(encoder: QueryEncoder) -> None:
+    """Leave what is said whatever the history's items are out of the query."""
+    for weight in encoder.offset.parameters():
+        weight.zero_()
+
+
 def test_a_block_a_part_and_people_are_independent(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
     together = encoder(_inputs([0, 1], [2], []), *items)
     assert together.shape == (3, PARTS, DIM)
@@ -82,12 +88,14 @@ def test_absent_parts_of_the_past_may_hold_nan(encoder: QueryEncoder, items: tup
 
 
 def test_a_dislike_speaks_against(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
+    _taste_alone(encoder)
     nobody, liked, disliked = (encoder(inputs, *items) for inputs in (_inputs([]), _inputs([3]), _inputs([3], kind=2)))
     torch.testing.assert_close(liked - nobody, nobody - disliked)
     assert (liked - nobody).abs().max() > 0.1
 
 
 def test_who_likes_an_item_asks_for_its_like(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
+    _taste_alone(encoder)
     tokens, present = items
     taste = encoder(_inputs([3]), tokens, present) - encoder(_inputs([]), tokens, present)
     assert float((taste[0] * tokens[3]).sum()) > 0
@@ -115,6 +123,7 @@ def test_what_was_taken_then_is_read_in_the_light_of_then(encoder: QueryEncoder,
 
 
 def test_the_mean_item_says_nothing(encoder: QueryEncoder, items: tuple[Tensor, Tensor]) -> None:
+    _taste_alone(encoder)
     tokens, present = items
     spoiled = tokens.masked_fill(~present.unsqueeze(-1), float("nan"))
     encoder.set_centre(spoiled, present)

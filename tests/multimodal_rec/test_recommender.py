@@ -112,7 +112,8 @@ class TestRecommend:
         scores = fitted.score(USERS, IDS, context=NIGHT)
         found = fitted.recommend(USERS, k=4, context=NIGHT)
         for row, user in enumerate(USERS):
-            taken = set(catalogue.interactions.query("user_id == @user")["item_id"])
+            log = catalogue.interactions
+            taken = set(log["item_id"][log["user_id"] == user])
             open_ = [i for i in np.argsort(-scores[row]) if IDS[i] not in taken][:4]
             np.testing.assert_allclose(found.scores[row], scores[row, open_], atol=1e-5)
             assert found.ids[row] == [IDS[i] for i in open_]
@@ -191,7 +192,7 @@ class TestFit:
         ):
             with pytest.raises(NotFittedError, match=r"not trained. Call fit\(...\) first, or Recommender.load"):
                 call()
-        with pytest.raises(NotFittedError, match="holds no saved recommender: 'config.json' is missing"):
+        with pytest.raises(NotFittedError, match=r"holds no saved recommender: 'config.json' is missing"):
             Recommender.load(tmp_path)
 
     def test_towers_are_there_to_be_used_alone(self, fitted: Recommender) -> None:
@@ -258,7 +259,7 @@ class TestFit:
         before = recommender.score(USERS, IDS)
         recommender.fit(catalogue, training=replace(CPU, epochs=1, seed=1))
         assert recommender.store.num_items == NUM_ITEMS
-        assert recommender.store.stale(recommender._fitted().job().fingerprint()) == []
+        assert recommender.store.stale(recommender._fitted().job.fingerprint) == []
         assert len(recommender.store.read_interactions()) == len(catalogue.interactions)
         assert not np.allclose(recommender.score(USERS, IDS), before, atol=1e-3)
         recommender.close()
@@ -359,7 +360,7 @@ class TestSaveAndLoad:
     def test_a_store_without_rows_of_this_model_says_so(self, plain: Recommender, own: Recommender) -> None:
         own.store.delete_items(IDS)
         own._scorer = None
-        with pytest.raises(StoreError, match=r"no items of this model; it has 0 rows of other models.*Embed them with"):
+        with pytest.raises(StoreError, match=r"the store holds no items of this model.*Embed them with embed\(items\)"):
             own.recommend(["u0"])
 
     def test_rows_of_another_model_are_never_scored(
@@ -372,7 +373,9 @@ class TestSaveAndLoad:
         other.save(tmp_path / "model")
         other.close()
         wrong = Recommender.load(tmp_path / "model", store=tmp_path / "store", device="cpu")
-        with pytest.raises(StoreError, match="it has 14 rows of other models"):
+        with pytest.raises(StoreError, match="the store holds no items of this model"):
+            wrong.recommend(["u0"])
+        with pytest.raises(UnknownIdError, match=r"item 'i0' is not embedded \(14 of 14 asked for are not\)"):
             wrong.score(["u0"], IDS)
         assert wrong.embed(catalogue.items).embedded == NUM_ITEMS
         assert np.isfinite(wrong.score(["u0"], IDS)).all()

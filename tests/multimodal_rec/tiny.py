@@ -13,7 +13,7 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
-from multimodal_rec.recommender import Recommender
+from multimodal_rec.preparation import training_data
 from multimodal_rec.schema import Schema
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.vocabulary import Vocabulary
@@ -96,5 +96,5 @@ def ready_to_train(
     """A fresh model and the catalogue as tensors, as `Recommender.fit` makes them."""
     vocabulary = Vocabulary.fit(catalogue, config)
     model = build_model(config, vocabulary, seed=training.seed)
-    data = Recommender(config)._training_data(catalogue, vocabulary, model, training, FeatureCache())
+    data = training_data(catalogue, vocabulary, model, config=config, training=training, cache=FeatureCache())
     return model, data
