@@ -20,7 +20,7 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbeddingJob, EmbedReport, check_failures
-from multimodal_rec.errors import CatalogueError, NotFittedError, StoreError, UnknownIdError
+from multimodal_rec.errors import CatalogueError, NotFittedError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, evaluate_ranking
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.feature_cache import FeatureCache
@@ -173,7 +173,7 @@ class Recommender:
 
         Every embedded item is scored exactly. `query` filters. Arguments and errors otherwise as in `score`.
         """
-        scorer = self._stocked()
+        scorer = self._ready()
         query = Query() if query is None else query
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
@@ -187,7 +187,7 @@ class Recommender:
 
     def similar_items(self, items: Sequence[str], *, k: int = 10) -> Recommendations:
         """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out."""
-        scorer = self._stocked()
+        scorer = self._ready()
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
@@ -353,15 +353,6 @@ class Recommender:
 
     def _contexts(self, context: Context, num_rows: int) -> np.ndarray:
         return self._fitted().vocabulary.contexts(context, num_rows=num_rows)
-
-    def _stocked(self) -> Scorer:
-        scorer = self._ready()
-        if not scorer.ids:
-            raise StoreError(
-                "the store holds no items of this model: it is empty, or its rows come from another one. "
-                "Embed them with embed(items) first."
-            )
-        return scorer
 
     def _ready(self) -> Scorer:
         trained = self._fitted()

@@ -28,8 +28,8 @@ def rows(ids: list[str], *, model: str = "m1", seed: int = 0) -> ItemRows:
     rng = np.random.default_rng(seed)
     n = len(ids)
 
-    def numbers() -> np.ndarray:
-        return rng.normal(size=(n, DIM)).astype(np.float16).astype(np.float32)
+    def numbers(dim: int = DIM) -> np.ndarray:
+        return rng.normal(size=(n, dim)).astype(np.float16).astype(np.float32)
 
     here = np.ones(n, dtype=bool)
     odd = np.arange(n) % 2 == 1
@@ -46,7 +46,7 @@ def rows(ids: list[str], *, model: str = "m1", seed: int = 0) -> ItemRows:
         attributes_present=here,
         behaviour_tokens=numbers(),
         behaviour_present=~odd,
-        embeddings=numbers(),
+        embeddings=numbers(4 * DIM),  # text, image, attributes, behaviour side by side
         model=model,
         attributes=[{"genre": f"g{i}", "tags": ["a", "b'c"], "price": 1.5, "year": None} for i in ids],
     )
@@ -156,7 +156,7 @@ def test_an_id_twice_in_a_batch_is_named() -> None:
 def test_shapes_and_modalities_that_disagree_are_refused() -> None:
     store = open_store()
     batch = rows(["a", "b"])
-    with pytest.raises(ValueError, match=r"'item_embedding' has embeddings \(2, 11\).*Expected \(2, 12\)"):
+    with pytest.raises(ValueError, match=r"'item_embedding' has embeddings \(2, 11\).*Expected \(2, 48\)"):
         store.write_items(replace(batch, embeddings=batch.embeddings[:, :11]))
     with pytest.raises(ValueError, match=r"modality 'audio' is none of this store's"):
         store.write_items(replace(batch, modalities={"audio": batch.modalities["text"]}))
