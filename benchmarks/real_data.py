@@ -49,10 +49,8 @@ def content_of(catalogue: Catalogue, recommender: Recommender) -> np.ndarray:
 
 def ranking_table(name: str, part: tuple[Catalogue, Catalogue, Catalogue], out: Path, *, cold: bool, seed: int) -> None:
     train, valid, test = part
-    config = RecommenderConfig({"text": MINILM, "image": POSTER}, context=False)
-    training = TrainingConfig(
-        seed=seed, epochs=15, patience=3, batch_size=1024, progress=False, cache_dir=str(out / "cache")
-    )
+    config = RecommenderConfig({"text": MINILM, "image": POSTER}, context=False, history_length=30)
+    training = TrainingConfig(seed=seed, epochs=3, batch_size=1024, progress=False, cache_dir=str(out / "cache"))
     started = time.perf_counter()
     recommender = Recommender(config).fit(train, valid=valid, training=training)
     seconds = time.perf_counter() - started

@@ -120,7 +120,7 @@ class TrainingConfig:
     """The loop: where it runs, how long, and from which random state."""
 
     device: str = "auto"
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device name."""
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; or 'cpu', 'cuda' or 'mps'. CUDA_VISIBLE_DEVICES says which."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` takes bf16 where the accelerator has it, else fp32."""
     epochs: int = 12
@@ -138,7 +138,8 @@ class TrainingConfig:
     patience: int = 5
     """Stop after this many epochs without a better validation NDCG@10; without `valid` all epochs are run."""
     seed: int = 0
-    """Of weights, sampling and dropout. The same seed on the same machine gives the same losses."""
+    """Of weights, sampling and dropout; `fit` seeds Python's, NumPy's and torch's global generators with it. The same
+    seed on the same machine gives the same losses."""
     num_workers: int = 0
     """Processes that decode media; 0 decodes in this one."""
     cache_dir: str | None = None
@@ -149,6 +150,7 @@ class TrainingConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
+        _check_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         _check_positive(self, "epochs", "batch_size", "items_per_step", "learning_rate", "patience")
 

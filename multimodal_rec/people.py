@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from multimodal_rec.errors import UnknownIdError
+from multimodal_rec.errors import ConfigError, UnknownIdError
 from multimodal_rec.history import Histories, HistoryBatch
 from multimodal_rec.vocabulary import Vocabulary, wide
 
@@ -90,7 +90,11 @@ class People:
         return torch.from_numpy(wide(self._encoder.transform(pd.DataFrame(records, index=range(len(records))))))
 
     def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
-        """Which people are to be answered. Raises `UnknownIdError` for the others under `on_unknown="raise"`."""
+        """Which people are to be answered. Raises `UnknownIdError` for the others under `on_unknown="raise"`.
+
+        Raises `ConfigError` where `people` is no list of ids and `Person`s, or a `Person` has an undeclared attribute.
+        """
+        self._check(people)
         if on_unknown == "cold":
             return [True] * len(people)
         faults = [self._fault(place, person) for place, person in enumerate(people)]
@@ -101,6 +105,21 @@ class People:
                     "popularity and context alone, or 'skip' for an empty row."
                 )
         return [fault is None for fault in faults]
+
+    def _check(self, people: object) -> None:
+        if isinstance(people, (str, Person)) or not isinstance(people, Sequence):
+            raise ConfigError(f"people is {people!r}. Expected a list of user ids and Persons, such as ['u7'].")
+        for place, person in enumerate(people):
+            if not isinstance(person, (str, Person)):
+                raise ConfigError(
+                    f"people[{place}] is {person!r}, a {type(person).__name__}. Expected a user id as str, or a Person."
+                )
+            unknown = [name for name in getattr(person, "attributes", {}) if name not in self._encoder.spec]
+            if unknown:
+                raise ConfigError(
+                    f"people[{place}] has the attribute '{unknown[0]}', which was never declared. Expected one of "
+                    f"{', '.join(self._encoder.spec) or 'none'}: declare it under [user_attributes] and fit again."
+                )
 
     def _fault(self, place: int, person: str | Person) -> str | None:
         if isinstance(person, str):

@@ -8,7 +8,7 @@ import torch
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig
-from multimodal_rec.errors import UnknownIdError
+from multimodal_rec.errors import ConfigError, UnknownIdError
 from multimodal_rec.people import People, Person
 from multimodal_rec.schema import Schema
 from multimodal_rec.vocabulary import Vocabulary
@@ -95,3 +95,16 @@ def test_nobody_asked_nobody_answered(people: People) -> None:
     assert people.histories([]).present.shape[0] == 0
     assert people.attributes([]).shape[0] == 0
     assert people.answered([], "raise") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("u", r"people is 'u'\. Expected a list of user ids"),
+        ([7], r"people\[0\] is 7, a int\. Expected a user id as str"),
+        ([Person(attributes={"aeg": 20})], r"attribute 'aeg', which was never declared\. Expected one of age"),
+    ],
+)
+def test_people_given_wrongly_are_refused(people: People, asked: list[str | Person], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        people.answered(asked, "cold")
