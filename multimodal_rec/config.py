@@ -123,7 +123,7 @@ class TrainingConfig:
     """`auto` takes CUDA, then Apple's MPS, then the CPU; or 'cpu', 'cuda' or 'mps'. CUDA_VISIBLE_DEVICES says which."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` takes bf16 where the accelerator has it, else fp32."""
-    epochs: int = 12
+    epochs: int = 15
     """Passes over the training interactions."""
     batch_size: int = 256
     """Training interactions a step."""

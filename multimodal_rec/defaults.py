@@ -24,10 +24,10 @@ def default_config(schema: Schema) -> RecommenderConfig:
         "audio": TowerConfig(
             f"spectrogram:{net}", tuning="full", pretrained=False, clip_seconds=3.0, max_windows=1, learning_rate=2e-3
         ),
-        "video": TowerConfig("frames:image", tuning="full", max_windows=3),
+        "video": TowerConfig("frames:image", tuning="full", max_windows=2),
     }
     if "image" not in schema.modalities:
         choices["video"] = TowerConfig(
-            f"timm:{net}", tuning="full", pretrained=False, image_size_px=64, max_windows=3, learning_rate=2e-3
+            f"timm:{net}", tuning="full", pretrained=False, image_size_px=64, max_windows=2, learning_rate=2e-3
         )
     return RecommenderConfig({name: choices[name] for name in schema.modalities})

@@ -32,7 +32,7 @@ from multimodal_rec.samples import read_planted, write_sample
 from multimodal_rec.showcase import Showcase
 from multimodal_rec.splits import Split
 
-KINDS: tuple[Kind, ...] = ("music", "product", "video")
+KINDS: tuple[Kind, ...] = ("product", "music", "video")
 """The catalogues, in the order in which they are shown."""
 
 CONTEXTS: Mapping[Kind, tuple[Mapping[str, object], ...]] = {
@@ -63,8 +63,8 @@ def run_demo(out: Path, *, seed: int, console: Console, size: DemoSize | None = 
     start = time.perf_counter()
     sections: list[CatalogueSection] = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        # The videos take longest, so they are begun first, beside the music, which is wanted first.
-        order = sorted(KINDS, key=("video", "music", "product").index)
+        # Products are written soonest and wanted first; beside them begin the videos, which take longest.
+        order = sorted(KINDS, key=("product", "video", "music").index)
         waiting = {kind: pool.submit(_write, kind, out / "samples" / kind, size, seed) for kind in order}
         try:
             for kind in KINDS:
