@@ -66,7 +66,9 @@ class EmbeddingJob:
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
             if rows:
-                embedded += self._embed(chunk.iloc[rows], content, rows, hashes, store=store, failed=failed)
+                embedded += self._embed(
+                    chunk.iloc[rows], content, rows, hashes, store=store, stored=stored, failed=failed
+                )
         if failed:
             store.record_failures(failed)
         return EmbedReport(embedded, unchanged, failed)
@@ -75,6 +77,10 @@ class EmbeddingJob:
     def fingerprint(self) -> str:
         """Fingerprint of the model whose rows these are; its weights do not change while a job holds it."""
         return self.model.item_fingerprint()
+
+    @cached_property
+    def _tower_fingerprints(self) -> dict[str, str]:
+        return {name: self.model.tower(name).fingerprint() for name in self.model.towers}
 
     def _max_windows(self) -> dict[str, int]:
         return {name: self.model.tower(name).max_windows for name in self.model.towers}
@@ -123,6 +129,7 @@ class EmbeddingJob:
         hashes: Mapping[str, list[str | None]],
         *,
         store: ItemStore,
+        stored: pd.DataFrame,
         failed: dict[str, str],
     ) -> int:
         model = self.model
@@ -137,11 +144,10 @@ class EmbeddingJob:
         )
         tokens: list[np.ndarray] = []
         present: list[np.ndarray] = []
-        kept = store.embedded().set_index("item_id")
         model.eval()
         with torch.inference_mode():
             for name in model.towers:
-                token, here = self._modality(name, ids, rows, hashes[name], reader=reader, store=store, kept=kept)
+                token, here = self._modality(name, ids, rows, hashes[name], reader=reader, store=store, stored=stored)
                 tokens.append(token)
                 present.append(here)
             attributes, known = self.vocabulary.item_attributes(chunk)
@@ -167,7 +173,7 @@ class EmbeddingJob:
                 all_tokens[good, index],
                 all_present[good, index],
                 [hashes[name][i] for i in good],
-                model.tower(name).fingerprint(),
+                self._tower_fingerprints[name],
             )
             for index, name in enumerate(model.towers)
         }
@@ -196,14 +202,14 @@ class EmbeddingJob:
         *,
         reader: ContentFeatures,
         store: ItemStore,
-        kept: pd.DataFrame,
+        stored: pd.DataFrame,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and presence of one modality; only items whose content or tower changed run through the tower."""
-        tower = self.model.tower(name).fingerprint()
+        tower = self._tower_fingerprints[name]
         same = [
-            item_id in kept.index
-            and kept.at[item_id, f"{name}_tower"] == tower
-            and kept.at[item_id, f"{name}_hash"] == content_hash
+            item_id in stored.index
+            and stored.at[item_id, f"{name}_tower"] == tower
+            and stored.at[item_id, f"{name}_hash"] == content_hash
             for item_id, content_hash in zip(ids, hashes, strict=True)
         ]
         tokens = np.zeros((len(ids), self.model.shape.embedding_dim), dtype=np.float32)

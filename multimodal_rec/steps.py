@@ -77,8 +77,9 @@ class Objective(nn.Module):
             loss = loss + self._config.alignment_weight * alignment(self.model.aligned(tokens[chosen]), there)
         tokens = F.dropout(tokens, self._config.dropout, self.training)
         self.model.query.set_centre(tokens.detach(), present)
-        for fold in np.unique(data.behaviour.fold_of_user[data.events.user_index[step.events]]):
-            rows = step.events[data.behaviour.fold_of_user[data.events.user_index[step.events]] == fold]
+        folds = data.behaviour.fold_of_user[data.events.user_index[step.events]]
+        for fold in np.unique(folds):
+            rows = step.events[folds == fold]
             behaviour = torch.from_numpy(data.behaviour.folds[fold][pool]).to(device)
             token = F.dropout(self.model.behaviour_token(behaviour), self._config.dropout, self.training)
             told = torch.cat([tokens[:, :-1], token.unsqueeze(1)], dim=1)
