@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from multimodal_rec.builders import build_tower
     from multimodal_rec.catalogue import Catalogue
     from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
+    from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
     from multimodal_rec.errors import (
         CatalogueError,
@@ -53,10 +54,12 @@ __all__ = [
     "SplitError",
     "StoreError",
     "TowerConfig",
+    "TowerCost",
     "TrainingConfig",
     "UnknownIdError",
     "build_tower",
     "default_config",
+    "tower_costs",
     "write_sample",
 ]
 
@@ -71,9 +74,11 @@ _HOMES = {
     "RecommenderConfig": "config",
     "Schema": "schema",
     "TowerConfig": "config",
+    "TowerCost": "costs",
     "TrainingConfig": "config",
     "build_tower": "builders",
     "default_config": "defaults",
+    "tower_costs": "costs",
     "write_sample": "samples",
 }
 

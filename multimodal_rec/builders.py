@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 
@@ -10,7 +11,16 @@ from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModelShape, RecommenderModel
 from multimodal_rec.vocabulary import Vocabulary
-from towers import MODALITY_OF_PREFIX, Backbone, BackboneOptions, Tower, apply_tuning, build_backbone, split_name
+from towers import (
+    MODALITY_OF_PREFIX,
+    Backbone,
+    BackboneOptions,
+    Tower,
+    apply_tuning,
+    build_backbone,
+    recompute_blocks,
+    split_name,
+)
 
 
 def build_tower(
@@ -86,23 +96,36 @@ def _build(
                 "'frames:image' shares the image tower's backbone, and there is no image tower. Add one, or name "
                 "the video tower's own backbone, such as 'timm:resnet10t'."
             )
-        return Tower(
-            shared.backbone,
-            embedding_dim,
-            modality="video",
-            tuning=shared.tuning,
-            max_windows=config.max_windows,
-            owns_backbone=False,
-        )
-    backbone: Backbone = build_backbone(
+        return Tower(shared, embedding_dim, modality="video", max_windows=config.max_windows, frames=config.frames)
+    # Random weights cannot be read again, and those of a saved model come from its own file.
+    reload = partial(_tuned_backbone, config) if config.pretrained and load_weights else None
+    return Tower(
+        _tuned_backbone(config, load_weights=load_weights),
+        embedding_dim,
+        modality=modality,
+        max_windows=config.max_windows,
+        frames=config.frames,
+        reload=reload,
+    )
+
+
+def _tuned_backbone(config: TowerConfig, *, load_weights: bool = True) -> Backbone:
+    backbone = build_backbone(
         config.backbone,
         BackboneOptions(
             pretrained=config.pretrained and load_weights,
             pooling=config.pooling,
+            prefix=config.prefix,
             image_size_px=config.image_size_px,
             clip_seconds=config.clip_seconds,
             max_tokens=config.max_tokens,
         ),
     )
-    apply_tuning(backbone, config.tuning, config.adapter_rank)
-    return Tower(backbone, embedding_dim, modality=modality, tuning=config.tuning, max_windows=config.max_windows)
+    apply_tuning(
+        backbone, config.tuning, adapter=config.adapter, rank=config.adapter_rank, top_layers=config.top_layers
+    )
+    if config.gradient_checkpointing:
+        recompute_blocks(backbone.net)
+    if config.compile:
+        backbone.compile()
+    return backbone

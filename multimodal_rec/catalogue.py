@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from multimodal_rec.characters import read_csv_text
 from multimodal_rec.checking import Tables, check_tables, set_aside
 from multimodal_rec.errors import CatalogueError, Problem
 from multimodal_rec.schema import Schema
@@ -234,8 +235,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        # Everything as text: ids such as "007" stay whole, and a word in a column of numbers is found with its row.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+        return read_csv_text(str(path))
     except (OSError, ValueError) as error:
         raise CatalogueError(f"'{path}' cannot be read: {error}. Write it again as {path.suffix[1:]}.") from error
 

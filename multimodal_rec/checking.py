@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from multimodal_rec.characters import not_utf8
 from multimodal_rec.errors import Problem
 from multimodal_rec.fields import (
     category_key,
@@ -57,11 +58,11 @@ def check_tables(
     `media`: the folder that every media path must lie in after links are followed; None takes absolute paths as they
     are. `files`: names of the three tables for the problems.
     """
-    item_problems: list[Problem] = []
+    item_problems = not_utf8(tables.items, files[0])
     items = _check_items(tables.items, schema, media, files[0], item_problems)
-    user_problems: list[Problem] = []
+    user_problems = [] if tables.users is None else not_utf8(tables.users, files[2])
     users = None if tables.users is None else _check_users(tables.users, schema, files[2], user_problems)
-    problems: list[Problem] = []
+    problems = not_utf8(tables.interactions, files[1])
     interactions = _check_interactions(Tables(items, tables.interactions, users), schema, files, problems)
     return Checked(
         Tables(items, interactions, users), tuple(_in_order(item_problems + problems + user_problems, files))

@@ -8,7 +8,6 @@ Exit status: 0 where everything worked, 1 where something failed, 2 for wrong us
 
 from __future__ import annotations
 
-import difflib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multimodal_rec.options import (
+    CatalogueFolder,
+    ConfigOption,
+    ContextOption,
+    DebugFlag,
+    JsonFlag,
+    ModelFolder,
+    SplitOption,
+    StoreFolder,
+)
 from multimodal_rec.run_file import RunFile, SplitChoice
 from multimodal_rec.terminal import Terminal
 
@@ -29,57 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-CatalogueFolder = Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Folder with a catalogue.toml.")]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `train --out` wrote.")]
-StoreFolder = Annotated[str, typer.Option("--store", help="Folder or URI of the item store.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Write one JSON object, for machines.")]
-DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
-
-
-def _check_split(option: str | None) -> str | None:
-    if option is None:
-        return None
-    from multimodal_rec.splits import SPLITS
-
-    choices = ("none", *SPLITS)
-    how, colon, column = option.partition(":")
-    if how not in choices:
-        near = difflib.get_close_matches(how, choices, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise typer.BadParameter(f"there is no split '{how}'. Expected one of {', '.join(choices)}.{hint}")
-    if colon and (how != "label" or not column):
-        raise typer.BadParameter(f"'{option}' is not a split. Only label takes a column, as in label:part.")
-    return option
-
-
-def _check_context(pairs: list[str] | None) -> list[str]:
-    columns = set()
-    for pair in pairs or []:
-        column, _, value = pair.partition("=")
-        if not column or not value:
-            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE, such as hour=22.")
-        if column in columns:
-            raise typer.BadParameter(f"'{column}' is given twice. Give each context column once.")
-        columns.add(column)
-    return pairs or []
-
-
-SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        callback=_check_split,
-        metavar="HOW",
-        help="none, time, last, share, cold_items, random or label:COLUMN.",
-    ),
-]
-ContextOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--context", callback=_check_context, metavar="NAME=VALUE", help="One context column; may be repeated."
-    ),
-]
 
 
 @app.command()
@@ -118,13 +76,39 @@ def check(catalogue: CatalogueFolder, *, as_json: JsonFlag = False, debug: Debug
 
 
 @app.command()
+def towers(
+    catalogue: Annotated[
+        Path | None, typer.Argument(metavar="[CATALOGUE]", help="Try them on this catalogue's items.")
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items in the batch that is tried.")] = 8,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Measure what a configuration's towers cost, in memory and time, before they are trained."""
+    if catalogue is None and config is None:
+        raise typer.BadParameter("give a catalogue, a configuration with --config, or both.", param_hint="'CATALOGUE'")
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        run = RunFile() if config is None else RunFile.read(config)
+        from multimodal_rec.cost_report import cost_report
+
+        report = cost_report(catalogue, run, batch_size=batch_size, progress=not as_json)
+        if as_json:
+            terminal.write_json(report.to_dict())
+        else:
+            terminal.write_table(report.title, report.columns, report.rows)
+            for line in report.lines:
+                terminal.write_line(line)
+
+
+@app.command()
 def train(
     catalogue: CatalogueFolder,
     *,
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder to write the model to.")],
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="TOML with [model], [training] and [split].")
-    ] = None,
+    config: ConfigOption = None,
     split: SplitOption = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,

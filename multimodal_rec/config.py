@@ -11,6 +11,8 @@ from multimodal_rec.errors import ConfigError
 
 Modality = Literal["text", "image", "audio", "video"]
 Tuning = Literal["frozen", "adapter", "full"]
+Adapter = Literal["lora", "dora", "adalora", "bottleneck", "side"]
+Pooling = Literal["auto", "mean", "cls", "attention"]
 
 MODALITIES: tuple[str, ...] = get_args(Modality)
 """The modalities in the order in which a model keeps their tokens."""
@@ -25,23 +27,42 @@ class TowerConfig:
     after the same prefix, or `frames:image` (video through the image tower's backbone)."""
     _: KW_ONLY
     tuning: Tuning = "frozen"
-    """`frozen`: only the projection learns; `adapter`: LoRA beside frozen weights; `full`: every weight."""
+    """`frozen`: only the projection learns; `adapter`: small weights beside frozen ones; `full`: every weight."""
+    adapter: Adapter = "lora"
+    """Which, for `tuning="adapter"`: `lora`, `dora` and `adalora` are low-rank matrices beside attention, `bottleneck`
+    a small network behind each half of a block, `side` one beside the whole backbone, which then runs once an item."""
+    adapter_rank: int = 8
+    """Rank of the low-rank matrices, width of a bottleneck, an eighth of a side network's width."""
+    top_layers: int | None = None
+    """For `tuning="full"`: only the last blocks learn (of a convolutional net: stages), and what follows them."""
     pretrained: bool = True
     """False gives the same class with random weights and reads no weight file."""
-    pooling: Literal["auto", "mean", "cls"] = "auto"
-    """How a text backbone's token outputs become one; `auto` takes what the folder declares, else mean."""
+    pooling: Pooling = "auto"
+    """How a text backbone's token outputs become one; `auto` takes what the folder declares, else mean; `attention`
+    learns which tokens matter."""
+    prefix: str | None = None
+    """Put before every text, such as 'passage: '; None takes what the folder declares, '' none."""
+    frames: Literal["even", "scenes"] = "even"
+    """Which frames of a video are read: evenly spread ones, or the first of each scene."""
     image_size_px: int | None = None
     """Side of the square picture or frame; None takes the backbone's own."""
     clip_seconds: float = 3.0
     """Length of one window of sound."""
     max_windows: int = 4
-    """At most this many pictures, windows of sound or frames of an item are read, spread evenly."""
+    """At most this many pictures, windows of sound or text, or frames of an item are read, spread evenly."""
     max_tokens: int = 256
-    """Texts are cut after this many tokens (or the backbone's own limit, where that is smaller)."""
-    adapter_rank: int = 8
-    """Rank of LoRA's two factors."""
+    """Length of one window of text (or the backbone's own limit, where that is smaller)."""
     learning_rate: float | None = None
-    """Of the backbone's trained weights; None takes 1e-3 for random weights, 2e-4 for adapters, 2e-5 otherwise."""
+    """Of what tuning trains; None takes 1e-3 for random weights and for `bottleneck` and `side`, 2e-4 for other
+    adapters, 2e-5 otherwise."""
+    weight_decay: float = 0.01
+    """Decoupled (AdamW), of what tuning trains; not of biases and norms."""
+    layer_decay: float = 1.0
+    """The learning rate of a block is this times that of the block after it."""
+    gradient_checkpointing: bool = False
+    """Compute blocks again in the backward pass instead of keeping what they computed: less memory, more time."""
+    compile: bool = False
+    """Compile the backbone with torch.compile, which needs a C++ compiler on this machine."""
 
     def __post_init__(self) -> None:
         if ":" not in self.backbone:
@@ -50,13 +71,43 @@ class TowerConfig:
                 f"'torchaudio:', 'spectrogram:', 'frames:' before the name, such as 'hf:bert-base-uncased'."
             )
         _check_choice("tuning", self.tuning, get_args(Tuning))
-        _check_choice("pooling", self.pooling, ("auto", "mean", "cls"))
-        _check_positive(self, "clip_seconds", "max_windows", "max_tokens", "adapter_rank")
+        _check_choice("adapter", self.adapter, get_args(Adapter))
+        _check_choice("pooling", self.pooling, get_args(Pooling))
+        _check_choice("frames", self.frames, ("even", "scenes"))
+        _check_positive(self, "clip_seconds", "max_windows", "max_tokens", "adapter_rank", "layer_decay")
+        if self.layer_decay > 1 or self.weight_decay < 0:
+            raise ConfigError(
+                f"layer_decay={self.layer_decay}, weight_decay={self.weight_decay}. Expected a layer_decay above 0 and "
+                "at most 1, and a weight_decay of at least 0."
+            )
+        if self.top_layers is not None and (self.tuning != "full" or self.top_layers < 1):
+            raise ConfigError(
+                f"top_layers={self.top_layers} with tuning='{self.tuning}'. Expected at least 1, with tuning='full'."
+            )
+        if self.keeps_backbone and self.gradient_checkpointing:
+            raise ConfigError(
+                f"gradient_checkpointing with {self._tuned}: no gradient goes through the backbone, so there is "
+                "nothing to compute again. Leave it out, or take another tuning."
+            )
+        if self.keeps_backbone and self.pooling == "attention":
+            raise ConfigError(
+                f"pooling='attention' learns over tokens, and with {self._tuned} only pooled rows are kept. "
+                "Take 'mean' or 'cls', or another tuning."
+            )
         if not self.pretrained and self.tuning == "adapter":
             raise ConfigError(
                 "tuning='adapter' on random weights (pretrained=False) would adapt noise. "
                 "Take tuning='full', or pretrained=True."
             )
+
+    @property
+    def keeps_backbone(self) -> bool:
+        """Whether the backbone's weights stay as they are, so that its outputs are computed once and cached."""
+        return self.tuning == "frozen" or (self.tuning == "adapter" and self.adapter == "side")
+
+    @property
+    def _tuned(self) -> str:
+        return "tuning='frozen'" if self.tuning == "frozen" else f"adapter='{self.adapter}'"
 
 
 @dataclass(frozen=True)
@@ -129,6 +180,8 @@ class TrainingConfig:
     """Training interactions a step."""
     items_per_step: int = 48
     """Where a tower is trained: at most this many distinct target items pass through it in one step."""
+    gradient_accumulation: int = 1
+    """Steps whose gradients are averaged before the weights change: a larger batch in the same memory."""
     learning_rate: float = 1e-2
     """Peak, of everything but backbones, which have their own in `TowerConfig`; warmed up, then cosine to zero."""
     weight_decay: float = 1.0
@@ -152,7 +205,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        _check_positive(self, "epochs", "batch_size", "items_per_step", "learning_rate", "patience")
+        _check_positive(self, "epochs", "batch_size", "items_per_step", "patience")
+        _check_positive(self, "gradient_accumulation", "learning_rate")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:

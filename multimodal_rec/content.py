@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from multimodal_rec.errors import MediaError
+from multimodal_rec.film import FRAME_CHOICES
 from multimodal_rec.media import has_sound, read_frames, read_image, read_sound, read_video_sound
 from multimodal_rec.schema import Schema
 from towers import Frames, Sound
@@ -27,15 +28,26 @@ class ItemContent:
 
     `items` as a `Catalogue` holds them: media columns are lists of absolute paths. `max_windows`: modality → at most
     this many frames are decoded of a video (pictures and sound are cut down by their towers); 4 where it is silent.
+    `frames`: which of a video's, `even` or `scenes`, as `media.read_frames` takes them. Raises `ValueError` for others.
     """
 
-    def __init__(self, items: pd.DataFrame, schema: Schema, *, max_windows: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        items: pd.DataFrame,
+        schema: Schema,
+        *,
+        max_windows: Mapping[str, int] | None = None,
+        frames: str = "even",
+    ) -> None:
+        if frames not in FRAME_CHOICES:
+            raise ValueError(f"frames '{frames}' are unknown. Expected one of {', '.join(map(repr, FRAME_CHOICES))}.")
         self._columns: dict[str, list[np.ndarray]] = {
             modality: [items[name].to_numpy(dtype=object) for name in getattr(schema, modality) if name in items]
             for modality in ("text", "image", "audio", "video")
         }
         self._num_items = len(items)
         self._num_frames = dict(max_windows or {}).get("video", 4)
+        self._frames = frames
         self._file_hashes: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -60,13 +72,13 @@ class ItemContent:
             return [read_image(path) for path in paths]
         if modality == "audio":
             return read_sound(paths[0], max_seconds=MAX_SOUND_SECONDS)
-        return read_frames(paths[0], num_frames=self._num_frames)
+        return read_frames(paths[0], num_frames=self._num_frames, at=self._frames)
 
     def content_hash(self, row: int, modality: str) -> str | None:
         """16 hexadecimal digits over what `load` would read, None where the item has nothing of the modality.
 
-        Files count by their bytes, never by their names. A video without an own sound counts as sound, whether it
-        has a soundtrack or not. Raises `MediaError` for a file that is missing.
+        Files count by their bytes, never by their names, nor by which frames of a video are read. A video without an
+        own sound counts as sound, whether it has a soundtrack or not. Raises `MediaError` for a file that is missing.
         """
         if modality == "text":
             texts = self._texts(row)
@@ -123,7 +135,8 @@ class ItemContent:
 def _digest(*parts: str) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode()
+        # Half a surrogate pair is no text that can be written, but an item that has one shall not stop the others.
+        data = part.encode(errors="surrogatepass")
         # Lengths keep ("ab", "c") and ("a", "bc") apart.
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]

@@ -188,12 +188,12 @@ def _compared(recommender: Recommender, split: Split, folder: Path, *, cache_dir
 def _text_features(recommender: Recommender, catalogue: Catalogue, cache_dir: str) -> np.ndarray | None:
     """The frozen text backbone's output for every item, from the cache where training has left it there."""
     tower = recommender.towers.get("text")
-    if tower is None or tower.tuning != "frozen":
+    if tower is None or not tower.keeps_backbone:
         return None
     content = ItemContent(catalogue.items, catalogue.schema)
     reader = ContentFeatures({"text": tower}, content, cache=FeatureCache(cache_dir))
     # A text has one window; absent ones are zero.
-    return reader.features(range(catalogue.num_items), "text").windows[:, 0].numpy()
+    return reader.features(range(catalogue.num_items), "text").windows[:, 0, : tower.backbone_dim].numpy()
 
 
 def _print_comparison(comparison: Comparison, console: Console) -> None:

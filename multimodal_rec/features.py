@@ -47,11 +47,11 @@ class ContentFeatures:
     def features(self, rows: Sequence[int], modality: str) -> ModalityFeatures:
         """Features of these items, on the CPU, in evaluation mode and without gradients.
 
-        `windows` float32 (row, window, backbone dim), zero where absent. Frozen backbones are asked only for what
-        the cache lacks.
+        `windows` float32 (row, window, feature dim), zero where absent. Backbones that are kept are asked only for
+        what the cache lacks.
         """
         tower = self._towers[modality]
-        cached = tower.tuning == "frozen"
+        cached = tower.keeps_backbone
         found: dict[int, np.ndarray] = {}
         hashes: dict[int, str] = {}
         fingerprint = tower.backbone_fingerprint() if cached else ""
@@ -59,11 +59,13 @@ class ContentFeatures:
             hashes = self._hashes(rows, modality)
             kept = self._cache.get(fingerprint, list(hashes.values()))
             found = {row: kept[key].astype(np.float32) for row, key in hashes.items() if key in kept}
+        missing = [row for row in rows if row not in found and (not cached or row in hashes)]
+        if not missing:
+            return _padded([found.get(row) for row in rows], tower.feature_dim)
         mode, backbone_mode = tower.training, tower.backbone.training
         tower.eval()
         tower.backbone.eval()
         try:
-            missing = [row for row in rows if row not in found and (not cached or row in hashes)]
             for chunk in _chunks(self._present(missing, modality), self._batch_size):
                 fresh = self._run(tower, [prepared for _, prepared in chunk])
                 # Rounded to the cache's precision at once: the first run and a later, cached one must agree.
@@ -77,7 +79,7 @@ class ContentFeatures:
         finally:
             tower.train(mode)
             tower.backbone.train(backbone_mode)
-        return _padded([found.get(row) for row in rows], tower.backbone_dim)
+        return _padded([found.get(row) for row in rows], tower.feature_dim)
 
     def fresh(
         self, rows: Sequence[int], modality: str, device: torch.device | str
@@ -88,7 +90,7 @@ class ContentFeatures:
             (place, prepared) for place, row in enumerate(rows) if (prepared := self._ready(row, modality)) is not None
         ]
         if not here:
-            empty = torch.zeros(0, 1, tower.backbone_dim, device=device)
+            empty = torch.zeros(0, 1, tower.feature_dim, device=device)
             return [], ModalityFeatures(empty, torch.zeros(0, 1, dtype=torch.bool, device=device))
         batch = tower.collate([prepared for _, prepared in here]).to(device)
         return [place for place, _ in here], ModalityFeatures(*tower.features(batch))
@@ -140,8 +142,8 @@ class ContentFeatures:
             self.reasons.setdefault(row, f"{modality}: {error}")
             return None
         size = sum(tensor.numel() * tensor.element_size() for tensor in prepared.values())
-        # A frozen backbone reads each item once: nothing to keep.
-        if tower.tuning != "frozen" and size <= self._room_bytes:
+        # A backbone that is kept reads each item once: nothing to keep.
+        if not tower.keeps_backbone and size <= self._room_bytes:
             self._room_bytes -= size
             self._prepared[row, modality] = prepared
         return prepared

@@ -10,14 +10,20 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
 from multimodal_rec.errors import MediaError
+from multimodal_rec.film import FRAME_CHOICES, sample_frames, upright
 from towers import Frames, Sound
 
 MAX_IMAGE_PIXELS = 64_000_000
-"""Pictures above this are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+"""Pictures and films above this are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+
+MAX_SAMPLE_RATE_HZ = 768_000
+"""Sound above this is refused: no recording has it, and a broken header may claim billions."""
 
 _IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 
@@ -30,20 +36,20 @@ def read_image(path: str | Path) -> Image.Image:
     path = _existing(path)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of a bomb at a size of its own; the check below is ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of odd palettes, of broken EXIF, and of bombs at a size of its own: the picture counts.
+            warnings.simplefilter("ignore")
             with Image.open(path, formats=_image_formats()) as image:
-                width, height = image.size
-                if width * height > MAX_IMAGE_PIXELS:
-                    raise MediaError(
-                        f"picture '{path}' has {width} x {height} pixels. Expected at most {MAX_IMAGE_PIXELS:,}; "
-                        f"make it smaller."
-                    )
+                _check_size("picture", path, *image.size)
                 image.load()
                 return _as_rgb(ImageOps.exif_transpose(image))
     except MediaError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        # Far above, Pillow itself refuses to open it.
+        raise MediaError(
+            f"picture '{path}' has too many pixels. Expected at most {MAX_IMAGE_PIXELS:,}; make it smaller. ({error})"
+        ) from error
+    except Exception as error:  # A decoder led astray by a broken file may raise anything, struct.error included.
         raise _unreadable("picture", path, error) from error
 
 
@@ -51,14 +57,18 @@ def read_sound(path: str | Path, *, max_seconds: float | None = None) -> Sound:
     """The first sound track of a file in any format PyAV knows, a video's included; at most `max_seconds` of it.
 
     Samples are float32 in [-1, 1], (channel, time), at the file's own rate. Raises `MediaError` where the file is
-    missing, unreadable, or has no sound.
+    missing, unreadable, cut short, or has no sound.
     """
     path = _existing(path)
     with _opened(path, "sound") as container:
-        sound = _decode_sound(container, max_seconds)
+        if not container.streams.audio:
+            raise MediaError(
+                f"'{path}' has no sound in it. Give a file with a sound track, or leave the item's sound empty."
+            )
+        sound = _decode_sound(container, path, max_seconds)
     if sound is None:
         raise MediaError(
-            f"'{path}' has no sound in it. Give a file with a sound track, or leave the item's sound empty."
+            f"sound '{path}' is of zero length. Give a file with sound in it, or leave the item's sound empty."
         )
     return sound
 
@@ -67,7 +77,7 @@ def read_video_sound(path: str | Path, *, max_seconds: float | None = None) -> S
     """A video's soundtrack, None where it is silent film; its pictures are not decoded."""
     path = _existing(path)
     with _opened(path, "video") as container:
-        return _decode_sound(container, max_seconds)
+        return _decode_sound(container, path, max_seconds)
 
 
 def has_sound(path: str | Path) -> bool:
@@ -77,63 +87,69 @@ def has_sound(path: str | Path) -> bool:
         return bool(container.streams.audio)
 
 
-def read_video(path: str | Path, *, num_frames: int) -> tuple[Frames, Sound | None]:
-    """`num_frames` RGB frames, evenly spread from first to last (all, where there are fewer), and the soundtrack.
+def read_video(path: str | Path, *, num_frames: int, at: str = "even") -> tuple[Frames, Sound | None]:
+    """`num_frames` RGB frames (all, where there are fewer) as `read_frames` takes them, and the soundtrack.
 
     Raises `MediaError` where the file is missing, unreadable, or has no pictures.
     """
     path = _existing(path)
-    return read_frames(path, num_frames=num_frames), read_video_sound(path)
+    return read_frames(path, num_frames=num_frames, at=at), read_video_sound(path)
 
 
-def read_frames(path: str | Path, *, num_frames: int) -> Frames:
-    """A video's frames without its soundtrack; see `read_video`."""
+def read_frames(path: str | Path, *, num_frames: int, at: str = "even") -> Frames:
+    """A video's frames without its soundtrack, upright: `num_frames` of them (all, where there are fewer).
+
+    `at="even"`: spread over the time from the first to the last. `at="scenes"`: the first frame of each scene, as
+    FFmpeg's `select` filter finds them, the video's first among them; of too many scenes evenly spread ones, and too
+    few are filled up where the gaps are widest. Raises `MediaError` where the file is missing, unreadable, cut short,
+    or has no pictures, `ValueError` for another `at`.
+    """
+    if at not in FRAME_CHOICES:
+        raise ValueError(f"frames at '{at}' are unknown. Expected one of {', '.join(map(repr, FRAME_CHOICES))}.")
     path = _existing(path)
     with _opened(path, "video") as container:
-        if not container.streams.video:
+        stream = _pictures_of(container)
+        if stream is None:
             raise MediaError(f"'{path}' has no pictures in it. Expected a video; a sound belongs in an audio column.")
-        frames = _spread_frames(container, num_frames)
-    if not frames:
-        raise MediaError(
-            f"video '{path}' has no frame that can be decoded. Encode it again, or leave the item's video empty."
+        stream.thread_type = "AUTO"
+        sampled = sample_frames(_decode_frames(container, stream, path), num_frames=num_frames, at=at)
+        if not sampled.frames:
+            raise MediaError(
+                f"video '{path}' has no frame that can be decoded. Encode it again, or leave the item's video empty."
+            )
+        if sampled.end_seconds is not None:
+            _check_whole("video", path, stream, sampled.end_seconds)
+        return Frames(
+            tuple(upright(shown.frame) for shown in sampled.frames), tuple(shown.seconds for shown in sampled.frames)
         )
-    return Frames(tuple(image for _, image in frames), tuple(seconds for seconds, _ in frames))
 
 
-def _spread_frames(container: InputContainer, num_frames: int) -> list[tuple[float, Image.Image]]:
-    """Evenly spread frames in one pass, without holding more than about twice as many decoded.
-
-    How many frames a file holds is often not written in it, and seeking lands on key frames only; so every
-    `stride`-th frame is kept, and when twice too many are there, every second one is dropped and the stride doubled.
-    """
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    kept: list[tuple[float, av.VideoFrame]] = []
-    stride, last = 1, None
-    for index, frame in enumerate(container.decode(stream)):
-        seconds = float(frame.time) if frame.time is not None else float(index)
-        last = (seconds, frame)
-        if index % stride == 0:
-            kept.append(last)
-            if len(kept) > 2 * max(num_frames, 2):
-                kept, stride = kept[::2], stride * 2
-    if last is not None and kept[-1][0] != last[0]:
-        kept.append(last)
-    if len(kept) > num_frames:
-        # By time, not by rank: the last frame may follow its neighbour closer than the others do.
-        times = np.array([seconds for seconds, _ in kept])
-        wanted = np.linspace(times[0], times[-1], num_frames) if num_frames > 1 else times.mean(keepdims=True)
-        kept = [kept[index] for index in sorted({int(np.abs(times - at).argmin()) for at in wanted})]
-    return [(seconds, frame.to_image().convert("RGB")) for seconds, frame in kept]
+def _pictures_of(container: InputContainer) -> VideoStream | None:
+    """The track of moving pictures; the cover of an album is a track of one picture, and none of a film."""
+    tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
+    return tracks[0] if tracks else None
 
 
-def _decode_sound(container: InputContainer, max_seconds: float | None) -> Sound | None:
+def _decode_frames(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    _check_size("video", path, stream.codec_context.width, stream.codec_context.height)
+    for frame in container.decode(stream):
+        _check_size("video", path, frame.width, frame.height)
+        yield frame
+
+
+def _decode_sound(container: InputContainer, path: Path, max_seconds: float | None) -> Sound | None:
     if not container.streams.audio:
         return None
     stream = container.streams.audio[0]
     rate = int(stream.rate)
+    if not 0 < rate <= MAX_SAMPLE_RATE_HZ:
+        raise MediaError(
+            f"sound '{path}' claims {rate:,} samples a second. Expected at most {MAX_SAMPLE_RATE_HZ:,}; "
+            f"encode it again."
+        )
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
-    resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+    # Channels side by side, not one after another: PyAV reads beyond the eighth plane of a frame, and crashes.
+    resampler = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
     pieces: list[np.ndarray] = []
     decoded = 0
     for frame in container.decode(stream):
@@ -142,9 +158,11 @@ def _decode_sound(container: InputContainer, max_seconds: float | None) -> Sound
         if limit is not None and decoded >= limit:
             break
     pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
+    if limit is None or decoded < limit:
+        _check_whole("sound", path, stream, decoded / rate)
     if not pieces:
         return None
-    samples = np.concatenate(pieces, axis=1).astype(np.float32, copy=False)[:, :limit]
+    samples = np.concatenate(pieces, axis=1).reshape(-1, stream.channels).T[:, :limit].astype(np.float32, order="C")
     # Lossy codecs overshoot a little; a not-a-number would spread to everything that is computed from it.
     return Sound(np.clip(np.nan_to_num(samples), -1.0, 1.0), rate) if samples.shape[1] else None
 
@@ -169,9 +187,13 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
-    if not path.is_file():
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:  # A folder without permission, a name that is too long.
+        raise _unreadable("media file", path, error) from error
+    if size is None:
         raise MediaError(f"media file '{path}' does not exist. Put it there, or empty the column that names it.")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise MediaError(f"media file '{path}' is empty (0 bytes). Copy it again, or empty the column that names it.")
     return path
 
@@ -179,13 +201,59 @@ def _existing(path: str | Path) -> Path:
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[InputContainer]:
     try:
-        # Only files: a playlist disguised as a video could otherwise make the decoder fetch whatever it names.
-        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
+        _check_riff(what, path)
+        # Only files: a playlist disguised as a video could otherwise make the decoder fetch whatever it names. And
+        # a title in another encoding than UTF-8 is no reason to refuse the sound.
+        with av.open(
+            str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        ) as container:
+            found = container.format.name
+            # FFmpeg plays these, too: a photo is a film of one frame, and it types a text onto a screen.
+            if found.endswith("_pipe") or found in ("image2", "tty"):
+                other = "text" if found == "tty" else "picture"
+                raise MediaError(f"'{path}' is a {other}. Expected a {what}; mind the column that names it.")
             yield container
     except MediaError:
         raise
-    except (FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # A decoder led astray by a broken file may raise anything.
         raise _unreadable(what, path, error) from error
+
+
+def _check_size(what: str, path: Path, width: int, height: int) -> None:
+    if width * height > MAX_IMAGE_PIXELS:
+        raise MediaError(
+            f"{what} '{path}' has {width} x {height} pixels. Expected at most {MAX_IMAGE_PIXELS:,}; make it smaller."
+        )
+
+
+def _check_whole(what: str, path: Path, stream: av.AudioStream | VideoStream, seconds: float) -> None:
+    """Raise where a file breaks off long before the end that its header promises.
+
+    Only headers that are written when the length is known are believed; of an MP3 FFmpeg guesses it.
+    """
+    if stream.duration is None or stream.time_base is None:
+        return
+    name = stream.container.format.name
+    promised = float(stream.duration * stream.time_base)
+    if (name.startswith("mov,") or name == "flac") and seconds < 0.9 * promised - 0.1:
+        raise MediaError(
+            f"{what} '{path}' is cut short: {promised:.1f} seconds are promised, {seconds:.1f} are there. "
+            f"Copy it again."
+        )
+
+
+def _check_riff(what: str, path: Path) -> None:
+    """Raise where a WAV or AVI is shorter than it says; FFmpeg reads what is there and says nothing."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] != b"RIFF":
+        return
+    promised, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
+    # Who writes into a pipe cannot know the size, and puts the largest there is.
+    if size < 0.99 * promised and promised < 2**31 - 2**16:
+        raise MediaError(
+            f"{what} '{path}' is cut short: {promised:,} bytes are promised, {size:,} are there. Copy it again."
+        )
 
 
 def _unreadable(what: str, path: Path, error: Exception) -> MediaError:

@@ -21,7 +21,7 @@ class ModalityFeatures(NamedTuple):
     """What a modality's backbone gave for some items."""
 
     windows: Tensor
-    """(item, window, backbone dim); 0 where absent."""
+    """(item, window, feature dim); 0 where absent."""
     present: Tensor
     """Bool (item, window); an item with no True has nothing of this modality."""
 
@@ -109,6 +109,11 @@ class RecommenderModel(nn.Module):
             raise TypeError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a Tower.")
         return tower
 
+    @property
+    def frames(self) -> str:
+        """Which frames of a video its tower reads, for whoever decodes them."""
+        return self.tower("video").frames if "video" in self.towers else "even"
+
     def tokens(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
         """Tokens (item, part, dim) and which are present, bool (item, part)."""
         pairs = [self.modality_token(name, features.modalities[name]) for name in self.towers]
@@ -143,7 +148,7 @@ class RecommenderModel(nn.Module):
         for name in self.towers:
             digest.update(self.tower(name).fingerprint().encode())
         for module in (self.attributes, self.behaviour, self.fusion):
-            hash_state(digest, module)
+            hash_state(digest, module.state_dict())
         return digest.hexdigest()[:16]
 
     def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:

@@ -35,12 +35,15 @@ def training_data(
     windows = {name: tower.max_windows for name, tower in towers.items()}
     content = ContentFeatures(
         towers,
-        ItemContent(part.items, part.schema, max_windows=windows),
+        ItemContent(part.items, part.schema, max_windows=windows, frames=model.frames),
         cache=cache,
         num_workers=training.num_workers,
     )
     rows = range(part.num_items)
     modalities = {name: content.features(rows, name) for name in towers}
+    for tower in towers.values():
+        # From here on everything that a kept backbone could say is known.
+        tower.release_backbone()
     if content.reasons:
         raise ItemError(
             f"{len(content.reasons)} of {part.num_items} items have media that cannot be read, and nothing was "
@@ -89,7 +92,7 @@ def training_data(
         weights=weights,
         histories=Histories(events, length=config.history_length, ordered="timestamp" in log or "position" in log),
         people=_people_features(vocabulary, part, user_ids),
-        trained=tuple(name for name, tower in towers.items() if tower.tuning != "frozen"),
+        trained=tuple(name for name, tower in towers.items() if not tower.keeps_backbone),
     )
 
 

@@ -251,6 +251,8 @@ class Recommender:
             "behaviour_items": list(trained.behaviour),
         }
         (path / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        for tower in self.towers.values():
+            tower.wake_backbone()
         weights = {name: tensor.contiguous().cpu() for name, tensor in trained.model.state_dict().items()}
         width = trained.model.shape.behaviour_width
         features = np.array(list(trained.behaviour.values()), dtype=np.float32).reshape(-1, width)

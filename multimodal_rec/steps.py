@@ -70,6 +70,8 @@ class Objective(nn.Module):
         tokens, present = self.model.tokens(features)
         present = self._hide(present)
         loss = tokens.sum() * 0
+        if len(step.fresh):
+            loss = loss + sum(self.model.tower(name).penalty() for name in data.trained)
         if self._config.alignment_weight > 0 and len(self.model.aligners) > 1:
             chosen = torch.randperm(len(pool), device=device)[:256]
             num_modalities = len(self.model.aligners)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +20,8 @@ from multimodal_rec.checkpoint import Checkpoint
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
-from multimodal_rec.steps import Objective, TrainingData, epoch_steps, num_steps
+from multimodal_rec.rates import parameter_groups
+from multimodal_rec.steps import Objective, Step, TrainingData, epoch_steps, num_steps
 
 
 class Epoch(NamedTuple):
@@ -48,7 +51,7 @@ def train(
     accelerator = make_accelerator(training)
     objective = Objective(model, data, config, training)
     optimiser = torch.optim.AdamW(parameter_groups(model, config, training))
-    total = training.epochs * num_steps(data, training)
+    total = training.epochs * -(-num_steps(data, training) // training.gradient_accumulation)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         [group["lr"] for group in optimiser.param_groups],
@@ -57,23 +60,33 @@ def train(
         pct_start=0.1 + 1e-6,
     )
     objective, optimiser, schedule = accelerator.prepare(objective, optimiser, schedule)
+    trained = [model.tower(name) for name in data.trained]
+    for tower in trained:
+        tower.set_total_steps(training.epochs * _num_tower_updates(data, training))
     progress = LoopState(training.seed)
     checkpoint = _checkpoint(accelerator, data, config, training)
-    best = None if checkpoint is None else resume(checkpoint, progress, data)
+    best = None if checkpoint is None else resume(checkpoint, progress, model, data)
 
     with _bar(training) as bar:
         task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
         while len(progress.epochs) < training.epochs and progress.waited < training.patience:
             objective.train()
             losses: list[float] = []
-            for step in epoch_steps(data, training, progress.generator):
-                loss = objective(step)
-                accelerator.backward(loss)
+            for part in _parts(epoch_steps(data, training, progress.generator), training.gradient_accumulation):
+                for index, step in enumerate(part):
+                    last = index == len(part) - 1
+                    # Gradients of several processes are joined once, with the last of the steps that are averaged.
+                    with nullcontext() if last else accelerator.no_sync(objective):
+                        loss = objective(step)
+                        accelerator.backward(loss / len(part))
+                    losses.append(float(loss.detach()))
                 accelerator.clip_grad_norm_(objective.parameters(), 1.0)
                 optimiser.step()
                 schedule.step()
+                if any(len(step.fresh) for step in part):
+                    for tower in trained:
+                        tower.after_step()
                 optimiser.zero_grad()
-                losses.append(float(loss.detach()))
             objective.eval()
             settle(model, data)
             measured = None if validate is None else validate()
@@ -83,7 +96,7 @@ def train(
             note = f"loss {losses[-1]:.3f}" if measured is None else f"loss {losses[-1]:.3f}  valid {measured:.4f}"
             bar.update(task, advance=1, note=note)
             if checkpoint is not None:
-                checkpoint.save(progress.state_dict(), _tensors(data, best))
+                checkpoint.save(progress.state_dict(), _tensors(model, data, best))
     if best is not None:
         model.load_state_dict(best)
     model.eval()
@@ -120,7 +133,9 @@ class LoopState:
         self.generator.bit_generator.state = state["generator"]
 
 
-def resume(checkpoint: Checkpoint, progress: LoopState, data: TrainingData) -> dict[str, Tensor] | None:
+def resume(
+    checkpoint: Checkpoint, progress: LoopState, model: RecommenderModel, data: TrainingData
+) -> dict[str, Tensor] | None:
     """Go on from a checkpoint, if there is one, in place; the best epoch's weights, None without validation."""
     found = checkpoint.load()
     if found is None:
@@ -129,14 +144,22 @@ def resume(checkpoint: Checkpoint, progress: LoopState, data: TrainingData) -> d
     progress.load_state_dict(values)
     for modality in data.trained:
         data.items.modalities[modality].windows.copy_(tensors[f"memory.{modality}"])
-    best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
-    return best or None
+        model.tower(modality).load_schedule_state(_under(f"schedule.{modality}.", tensors))
+    return _under("best.", tensors) or None
 
 
-def _tensors(data: TrainingData, best: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    # The memory too: what a step reads of an item was written when the item last ran through its tower.
-    memory = {f"memory.{modality}": data.items.modalities[modality].windows for modality in data.trained}
-    return memory | {f"best.{name}": tensor for name, tensor in (best or {}).items()}
+def _tensors(model: RecommenderModel, data: TrainingData, best: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    tensors = {f"best.{name}": tensor for name, tensor in (best or {}).items()}
+    for modality in data.trained:
+        # The memory too: what a step reads of an item was written when the item last ran through its tower.
+        tensors[f"memory.{modality}"] = data.items.modalities[modality].windows
+        state = model.tower(modality).schedule_state()
+        tensors |= {f"schedule.{modality}.{name}": tensor for name, tensor in state.items()}
+    return tensors
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _checkpoint(
@@ -144,7 +167,16 @@ def _checkpoint(
 ) -> Checkpoint | None:
     if training.checkpoint_dir is None:
         return None
-    names = ("epochs", "batch_size", "items_per_step", "learning_rate", "weight_decay", "max_softmax_items", "seed")
+    names = (
+        "epochs",
+        "batch_size",
+        "gradient_accumulation",
+        "items_per_step",
+        "learning_rate",
+        "weight_decay",
+        "max_softmax_items",
+        "seed",
+    )
     run = {
         "configuration": config.to_dict(),
         "training": {name: getattr(training, name) for name in names},
@@ -180,21 +212,17 @@ def make_accelerator(training: TrainingConfig) -> Accelerator:
     return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
-def parameter_groups(
-    model: RecommenderModel, config: RecommenderConfig, training: TrainingConfig
-) -> list[dict[str, Any]]:
-    """AdamW's groups: one for each backbone that learns, at its own rate, and one for everything else."""
-    groups: list[dict[str, Any]] = []
-    taken: set[int] = set()
-    for name, tower in config.towers.items():
-        parameters = model.tower(name).backbone_parameters()
-        if parameters:
-            usual = 1e-3 if not tower.pretrained else 2e-4 if tower.tuning == "adapter" else 2e-5
-            rate = usual if tower.learning_rate is None else tower.learning_rate
-            groups.append({"params": parameters, "lr": rate, "weight_decay": 0.01})
-            taken |= {id(parameter) for parameter in parameters}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    return [{"params": rest, "lr": training.learning_rate, "weight_decay": training.weight_decay}, *groups]
+def _parts(steps: Iterable[Step], size: int) -> Iterator[list[Step]]:
+    """`size` steps at a time, of which the optimiser makes one."""
+    rest = iter(steps)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _num_tower_updates(data: TrainingData, training: TrainingConfig) -> int:
+    """How many of an epoch's updates hold a step through the backbones (about, where steps are put together)."""
+    parts = _parts(epoch_steps(data, training, np.random.default_rng(0)), training.gradient_accumulation)
+    return sum(any(len(step.fresh) for step in part) for part in parts)
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
 from towers.backbone import Backbone
 from towers.inputs import Frames, Sound
+from towers.layers import recompute_blocks
 from towers.names import MODALITY_OF_PREFIX, BackboneOptions, build_backbone, split_name
 from towers.tower import Tower, TowerBatch
-from towers.tuning import TUNINGS, apply_tuning
+from towers.tuning import ADAPTERS, TUNINGS, apply_tuning
 
 __all__ = [
+    "ADAPTERS",
     "MODALITY_OF_PREFIX",
     "TUNINGS",
     "Backbone",
@@ -17,5 +19,6 @@ __all__ = [
     "TowerBatch",
     "apply_tuning",
     "build_backbone",
+    "recompute_blocks",
     "split_name",
 ]

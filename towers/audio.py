@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -15,16 +15,20 @@ from torch import Tensor, nn
 from towers.backbone import Backbone
 from towers.windows import cut_sound
 
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
 
 @final
 class TorchaudioSound(Backbone):
     """One of torchaudio's speech encoders; a row is the mean over time of its last layer.
 
     `name`: a bundle (`WAV2VEC2_BASE`, `HUBERT_BASE`, `WAVLM_BASE`), whose weights lie in torch's hub folder, or
-    `BUNDLE/PATH` with a weight file. Sound is resampled to the bundle's rate, its channels are averaged, and it is
-    cut into windows of exactly `clip_seconds`, because these networks normalise over time, padding included.
+    `BUNDLE/PATH` with a weight file or a folder that holds one. Sound is resampled to the bundle's rate, its channels
+    are averaged, and it is cut into windows of exactly `clip_seconds`, because these networks normalise over time,
+    padding included.
     `sizes` replaces entries of the bundle's architecture, for random weights only. Raises `ValueError` for an
-    unknown bundle, with the nearest ones, and `OSError` where the weights are not on this machine.
+    unknown bundle, with the nearest ones, and for windows too short for the network; `OSError` where the weights are
+    not on this machine, or are another bundle's.
     """
 
     modality = "audio"
@@ -43,18 +47,28 @@ class TorchaudioSound(Backbone):
         if sizes is not None and pretrained:
             raise ValueError("sizes= changes the architecture, so no pretrained weights fit. Add pretrained=False.")
         factory = torchaudio.models.wavlm_model if bundle._model_type == "WavLM" else torchaudio.models.wav2vec2_model
+        params = {**bundle._params, **(sizes or {})}
+        sample_rate_hz = int(bundle.sample_rate)
+        shortest = _frame_samples(params["extractor_conv_layer_config"])
+        if round(clip_seconds * sample_rate_hz) < shortest:
+            raise ValueError(
+                f"clip_seconds={clip_seconds} is too short for '{bundle_name}'. Expected at least "
+                f"{shortest / sample_rate_hz:g}: one frame of its output is made of so much sound."
+            )
+        # Before the network is built, which takes seconds.
+        file = _weight_file(bundle_name, bundle, path) if pretrained else None
         # Layer drop leaves a layer without gradients at random, which distributed training takes for a fault.
-        net: Any = factory(**{**bundle._params, **(sizes or {}), "encoder_layer_drop": 0.0})
-        if pretrained:
-            net.load_state_dict(_weights(bundle_name, bundle, path))
+        net: Any = factory(**{**params, "encoder_layer_drop": 0.0})
+        if file is not None:
+            _load(net, file, bundle_name, bundle)
         # Of no use to `extract_features`, so they would never get a gradient: a speech recogniser's letters, and
         # in networks that normalise first the norm after the last layer.
         net.aux = None
         if not net.encoder.transformer.layer_norm_first:
             net.encoder.transformer.layer_norm = nn.Identity()
         self.net: nn.Module = net
-        self.dim = int({**bundle._params, **(sizes or {})}["encoder_embed_dim"])
-        self.sample_rate_hz = int(bundle.sample_rate)
+        self.dim = int(params["encoder_embed_dim"])
+        self.sample_rate_hz = sample_rate_hz
         self.clip_seconds = clip_seconds
         self.normalise_waveform = bool(bundle._normalize_waveform)
         self.eval()
@@ -94,12 +108,16 @@ def _bundle(name: str) -> Any:
     raise ValueError(f"torchaudio has no bundle '{name}'. Did you mean {' or '.join(map(repr, near))}?")
 
 
-def _weights(name: str, bundle: Any, path: str) -> dict[str, Tensor]:
-    if path:
-        if not Path(path).is_file():
-            raise OSError(f"no weight file '{path}'. Expected 'torchaudio:{name}/PATH' with a .pth or .safetensors.")
-        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, weights_only=True)
-    else:
+def _frame_samples(layers: Sequence[Sequence[int]]) -> int:
+    """How many samples one frame of the convolutions' output is made of; `layers` as (channels, kernel, stride)."""
+    samples = 1
+    for _, kernel, stride in reversed(layers):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def _weight_file(name: str, bundle: Any, path: str) -> Path:
+    if not path:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / bundle._path
         if not cached.is_file():
             raise OSError(
@@ -107,6 +125,33 @@ def _weights(name: str, bundle: Any, path: str) -> dict[str, Tensor]:
                 f"torchaudio.pipelines.{name}.get_model() once where there is a network, give "
                 f"'torchaudio:{name}/PATH', or take pretrained=False for random weights."
             )
+        return cached
+    if Path(path).is_dir():
+        found = [file for suffix in _SUFFIXES for file in sorted(Path(path).glob(f"*{suffix}"))]
+        if len(found) != 1:
+            raise OSError(f"folder '{path}' has {len(found)} weight files. Expected one .safetensors, .pth or .pt.")
+        return found[0]
+    if not Path(path).is_file():
+        raise OSError(
+            f"no weight file '{path}'. Expected 'torchaudio:{name}/PATH' with a .pth or .safetensors, or a folder with "
+            f"one."
+        )
+    return Path(path)
+
+
+def _load(net: nn.Module, file: Path, name: str, bundle: Any) -> None:
+    if file.suffix == ".safetensors":
+        state: dict[str, Tensor] = load_file(file)
+    elif file.parent == Path(torch.hub.get_dir()) / "checkpoints":
         # The bundle's own reader, which also drops the letters that some recognisers have no use for.
         state = bundle._get_state_dict({"weights_only": True})
-    return state
+    else:
+        state = torch.load(file, weights_only=True, map_location="cpu")
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise OSError(
+            f"the weights in '{file}' do not fit torchaudio's '{name}': {reason} Expected the state_dict of that "
+            f"bundle's get_model()."
+        ) from error

@@ -6,10 +6,22 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+from towers.inputs import Sound
+from towers.layers import blocks_of
+
+if TYPE_CHECKING:
+    # PEFT takes seconds to import, and few towers have adapters.
+    from towers.adalora import RankBudget
+
+# What the names of an adapter's own weights hold, wherever they lie in a network.
+_OF_ADAPTERS = (".lora_", ".ranknum.", ".bottleneck.")
 
 
 class Backbone(nn.Module, ABC):
@@ -22,6 +34,19 @@ class Backbone(nn.Module, ABC):
     modality: str
     dim: int
     net: nn.Module
+    unused: tuple[str, ...] = ()
+    """Names of parameters that `forward` never reads: they stay as they are under every tuning."""
+    tuning: str = "frozen"
+    adapter: str | None = None
+    """Which kind, where `tuning` is `adapter`."""
+    adapter_rank: int = 0
+    budget: RankBudget | None = None
+    """Of AdaLoRA's ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A pooling over tokens that has weights of its own, where a subclass puts one.
+        self.token_pooling: nn.Module | None = None
 
     @abstractmethod
     def prepare(self, value: Any, max_windows: int) -> dict[str, Tensor]:
@@ -42,15 +67,76 @@ class Backbone(nn.Module, ABC):
         """Several items' windows one after another. Windows here have one shape; text pads its tokens."""
         return {name: torch.cat([item[name] for item in prepared]) for name in prepared[0]}
 
+    def layered(self, windows: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """`forward`'s rows, and the pooled output of every block from input to output, each (window, width).
+
+        Raises `ValueError` for a network whose blocks are not known.
+        """
+        found: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found.append(self.pool_layer(output[0] if isinstance(output, tuple) else output, windows))
+
+        hooks = [block.register_forward_hook(keep) for block in blocks_of(self.net)]
+        try:
+            return self(windows), found
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def layer_dims(self) -> list[int]:
+        """How many numbers each block gives, from input to output."""
+        blanks = {
+            "text": "a",
+            "image": Image.new("RGB", (8, 8)),
+            "audio": Sound(np.zeros((1, 400), np.float32), 16_000),
+        }
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                _, layers = self.layered(self.prepare(blanks[self.modality], 1))
+        finally:
+            self.train(training)
+        return [layer.shape[-1] for layer in layers]
+
+    def pool_layer(self, output: Tensor, windows: dict[str, Tensor]) -> Tensor:  # noqa: ARG002 - text needs its mask
+        """One row a window of a block's output: the mean over its tokens, places or frames."""
+        if output.ndim == 3:
+            return output.mean(dim=1)
+        # A convolutional net's channels come second, a Swin's last.
+        channels_last = output.shape[-1] > output.shape[1]
+        return output.mean(dim=(1, 2) if channels_last else (2, 3))
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The adapter's own weights by name, a pooling over tokens among them; empty where there is no adapter."""
+        if self.tuning != "adapter":
+            return {}
+        return {name: value for name, value in self.state_dict().items() if _is_adapter(name)}
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the weights (adapters included) and the preprocessing."""
+        return self._digest(self.state_dict())
+
+    def base_fingerprint(self) -> str:
+        """The fingerprint without its adapter: that of the backbone which the adapter was put on."""
+        state = self.state_dict()
+        if self.tuning == "adapter":
+            state = {name.replace(".base_layer.", "."): value for name, value in state.items() if not _is_adapter(name)}
+        return self._digest(state)
+
+    def _digest(self, state: Mapping[str, Tensor]) -> str:
         digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
-        hash_state(digest, self)
+        hash_state(digest, state)
         return digest.hexdigest()[:16]
 
 
-def hash_state(digest: Any, module: nn.Module) -> None:
-    """Feed the names, types, shapes and bytes of a module's weights and buffers into a hashlib digest."""
-    for name, tensor in sorted(module.state_dict().items()):
+def hash_state(digest: Any, state: Mapping[str, Tensor]) -> None:
+    """Feed names, types, shapes and bytes of weights and buffers into a hashlib digest."""
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith("token_pooling.") or any(part in f".{name}" for part in _OF_ADAPTERS)

@@ -25,7 +25,9 @@ class BackboneOptions:
     pretrained: bool = True
     """False gives the real class with random weights."""
     pooling: str = "auto"
-    """Of tokens: `auto`, `mean` or `cls`."""
+    """Of tokens: `auto`, `mean`, `cls` or `attention`."""
+    prefix: str | None = None
+    """Put before every text; None takes what the folder declares."""
     image_size_px: int | None = None
     """Side of the square picture or frame; None takes the backbone's own."""
     clip_seconds: float = 3.0
@@ -61,7 +63,13 @@ def build_backbone(name: str, options: BackboneOptions | None = None) -> Backbon
     if prefix == "hf":
         from towers.text import HuggingFaceText
 
-        return HuggingFaceText(rest, pretrained=pretrained, pooling=options.pooling, max_tokens=options.max_tokens)
+        return HuggingFaceText(
+            rest,
+            pretrained=pretrained,
+            pooling=options.pooling,
+            max_tokens=options.max_tokens,
+            prefix=options.prefix,
+        )
     if prefix == "open_clip":
         from towers.open_clip_image import OpenClipImage
 

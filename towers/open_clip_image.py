@@ -3,87 +3,118 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import open_clip
-import torch
 from huggingface_hub import try_to_load_from_cache
+from open_clip.convert import convert_state_dict
+from open_clip.factory import load_state_dict
+from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-from torch import Tensor, nn
+from torch import nn
 
-from towers.backbone import Backbone
-from towers.windows import pictures_of
+from towers.pictures import PictureBackbone
+
+_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @final
-class OpenClipImage(Backbone):
+class OpenClipImage(PictureBackbone):
     """The picture half of one of open_clip's models; a row equals its `encode_image`, not normalised.
 
-    `name`: `ARCH/TAG` (`ViT-B-32/openai`), with the tag's own activation, mean and standard deviation, or
-    `ARCH/PATH` with a weight file; for `pretrained=False` also `ARCH` alone. `image_size_px`: side of the square
-    input, None for the architecture's own. Raises `ValueError` for an unknown architecture or tag, with the nearest
-    ones, and `OSError` where the weights are not on this machine.
+    `name`: `ARCH/TAG` (`ViT-B-32/openai`), with the tag's own activation, mean and standard deviation; `ARCH/PATH`
+    with a weight file, prepared as all of the architecture's tags agree; for `pretrained=False` also `ARCH` alone; or
+    a folder with open_clip_config.json and open_clip_model.safetensors or open_clip_pytorch_model.bin.
+    `image_size_px`: side of the square input, None for the architecture's own. Raises `ValueError` for an unknown
+    architecture or tag, with the nearest ones, and `OSError` where the weights are not on this machine or are of
+    another architecture.
     """
 
-    modality = "image"
-
     def __init__(self, name: str, *, pretrained: bool = True, image_size_px: int | None = None) -> None:
-        super().__init__()
-        architecture, _, tag = name.partition("/")
-        known = open_clip.list_models()
-        if architecture not in known:
-            near = difflib.get_close_matches(architecture, known, n=3)
-            hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "open_clip.list_models() lists them."
-            raise ValueError(f"open_clip has no architecture '{architecture}'. {hint}")
-        declared: dict[str, Any] = dict(open_clip.get_pretrained_cfg(architecture, tag)) if tag else {}
-        weights = _weights(architecture, tag, declared) if pretrained else None
+        source = _from_folder(Path(name), pretrained) if Path(name).is_dir() else _from_library(name, pretrained)
+        vision: Any = dict(source.architecture["vision_cfg"])
+        # On one of timm's trunks the size is changed after its weights are loaded: they hold the own size's positions.
+        on_timm = "timm_model_name" in vision
+        if image_size_px is not None and not on_timm:
+            vision["image_size"] = image_size_px
+        if on_timm:
+            vision["timm_model_pretrained"] = False  # Else timm would go to the network.
+        dim = int(source.architecture["embed_dim"])
         with _quiet_root_logger():
-            model: Any = open_clip.create_model(
-                architecture,
-                # A path, never the tag: open_clip would go to the network, and warn about the activation that
-                # the next line sets right.
-                pretrained=weights,
-                force_quick_gelu=bool(declared.get("quick_gelu", False)),
-                force_image_size=image_size_px,
-                pretrained_text=False,
-            )
-        self.net: nn.Module = model.visual
-        self.quick_gelu = bool(
-            declared.get("quick_gelu", False) or (open_clip.get_model_config(architecture) or {}).get("quick_gelu")
-        )
-        size = getattr(self.net, "image_size", image_size_px or 224)
-        self._preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), {**declared, "size": size})
-        self._transform: Any = image_transform_v2(PreprocessCfg(**self._preprocessing), is_train=False)
-        side = size if isinstance(size, int) else size[0]
-        self.eval()
-        with torch.no_grad():
-            self.dim = int(self.net(torch.zeros(1, 3, side, side)).shape[-1])
-
-    def prepare(self, value: Any, max_windows: int) -> dict[str, Tensor]:
-        """Pictures of one item as float32 (window, 3, height, width)."""
-        pictures = pictures_of(value, max_windows=max_windows)
-        return {"pixels": torch.stack([self._transform(picture) for picture in pictures])}
-
-    def forward(self, windows: dict[str, Tensor]) -> Tensor:
-        """One row a picture: (picture, dim)."""
-        return self.net(windows["pixels"])
+            # Only the half that is needed: the text half of some models is fetched from the network by itself.
+            net: Any = _build_vision_tower(dim, vision, quick_gelu=source.quick_gelu)
+            if source.weights is not None:
+                _load(net, source.weights, name)
+            if image_size_px is not None and on_timm:
+                net.set_input_size(image_size_px)
+        size = getattr(net, "image_size", image_size_px or 224)
+        preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), {**source.preprocessing, "size": size})
+        transform: Any = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        super().__init__(net, dim, transform=transform, preprocessing=preprocessing)
+        self.quick_gelu = source.quick_gelu
 
     def describe(self) -> Mapping[str, Any]:
         """Architecture, activation, and preprocessing."""
-        return {
-            "class": type(self).__name__,
-            "net": type(self.net).__name__,
-            "quick_gelu": self.quick_gelu,
-            "preprocessing": self._preprocessing,
-        }
+        return {**super().describe(), "quick_gelu": self.quick_gelu}
 
 
-def _weights(architecture: str, tag: str, declared: dict[str, Any]) -> str:
+class _Source(NamedTuple):
+    architecture: Mapping[str, Any]
+    """open_clip's `model_cfg`."""
+    preprocessing: Mapping[str, Any]
+    quick_gelu: bool
+    weights: str | None
+
+
+def _from_folder(folder: Path, pretrained: bool) -> _Source:
+    path = folder / "open_clip_config.json"
+    expected = f"Expected open_clip_config.json and {' or '.join(_WEIGHT_FILES)} in it."
+    if not path.is_file():
+        raise OSError(f"folder '{folder}' has no open_clip_config.json. {expected}")
+    try:
+        declared = json.loads(path.read_text(encoding="utf-8"))
+        architecture = declared["model_cfg"]
+        if not {"embed_dim", "vision_cfg"} <= set(architecture):
+            raise KeyError("embed_dim and vision_cfg")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is no configuration of open_clip ({error}). Expected model_cfg in it.") from error
+    found = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()]
+    if pretrained and not found:
+        raise OSError(f"folder '{folder}' has no weights. {expected} Or take pretrained=False for random weights.")
+    weights = str(found[0]) if pretrained else None
+    gelu = bool(architecture.get("quick_gelu", False))
+    return _Source(architecture, declared.get("preprocess_cfg") or {}, gelu, weights)
+
+
+def _from_library(name: str, pretrained: bool) -> _Source:
+    architecture, _, tag = name.partition("/")
+    known = open_clip.list_models()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=3)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "open_clip.list_models() lists them."
+        raise ValueError(f"open_clip has no architecture '{architecture}', and there is no such folder. {hint}")
+    config: dict[str, Any] = open_clip.get_model_config(architecture) or {}
+    declared: dict[str, Any] = dict(open_clip.get_pretrained_cfg(architecture, tag)) if tag else {}
+    weights = _weights(architecture, tag, declared) if pretrained else None
+    gelu = bool(declared.get("quick_gelu", False) or config.get("quick_gelu", False))
+    return _Source(config, declared or _agreed(architecture), gelu, weights)
+
+
+def _agreed(architecture: str) -> dict[str, Any]:
+    """What all tags of an architecture declare alike: SigLIP's mean, for one, where only a weight file is given."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    found = [dict(open_clip.get_pretrained_cfg(architecture, tag)) for tag in tags]
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    return {key: found[0][key] for key in keys if found and all(each.get(key) == found[0].get(key) for each in found)}
+
+
+def _weights(architecture: str, tag: str, declared: Mapping[str, Any]) -> str:
     """Path of the weight file of a tag, or the path that was given in its place."""
     if tag and Path(tag).is_file():
         return tag
@@ -96,7 +127,7 @@ def _weights(architecture: str, tag: str, declared: dict[str, Any]) -> str:
             f"or take pretrained=False for random weights."
         )
     repository, _, filename = str(declared.get("hf_hub", "")).rpartition("/")
-    for candidate in (filename, "open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+    for candidate in (filename, *_WEIGHT_FILES):
         path = try_to_load_from_cache(repository, candidate) if repository and candidate else None
         if isinstance(path, str):
             return path
@@ -107,9 +138,27 @@ def _weights(architecture: str, tag: str, declared: dict[str, Any]) -> str:
     )
 
 
+def _load(net: nn.Module, path: str, name: str) -> None:
+    """Load a whole model's weights into its picture half, positions scaled to its size as open_clip does."""
+    whole = nn.Module()
+    whole.visual = net
+    converted: Any = convert_state_dict(whole, load_state_dict(path))  # pyright: ignore[reportArgumentType]
+    state: dict[str, Any] = dict(converted)
+    resize_pos_embed(state, whole)
+    own = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    try:
+        net.load_state_dict(own)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise OSError(
+            f"the weights in '{path}' do not fit '{name}': {reason} Expected a file that open_clip saved of this "
+            f"architecture, at its own image size where that cannot be changed."
+        ) from error
+
+
 @contextmanager
 def _quiet_root_logger() -> Iterator[None]:
-    """open_clip tells the root logger that random weights are random, which would install a handler there."""
+    """open_clip tells the root logger what it does, which would install a handler there."""
     root, handler, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(handler)
     logging.disable(logging.WARNING)

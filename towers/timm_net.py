@@ -44,6 +44,7 @@ def load_timm(name: str, *, pretrained: bool, in_chans: int = 3, input_size: tup
             near = difflib.get_close_matches(base, timm.list_models(), n=3)
             hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() lists them."
             raise ValueError(f"timm has no network '{name}', and there is no such folder. {hint}")
+        _check_tag(name)
         if pretrained:
             kwargs["pretrained_cfg_overlay"] = {"file": _cached_weights(name)}
     known = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
@@ -57,6 +58,15 @@ def load_timm(name: str, *, pretrained: bool, in_chans: int = 3, input_size: tup
     # Some nets widen once more between their last stage and the classifier; timm says so under this name.
     dim: Any = getattr(net, "head_hidden_size", None) or net.num_features
     return TimmNet(net, int(dim), data)
+
+
+def _check_tag(name: str) -> None:
+    base, dot, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{base}.*")] if dot else []
+    if dot and tag not in tags:
+        near = difflib.get_close_matches(tag, tags, n=3) or tags[:5]
+        expected = f"Expected {' or '.join(map(repr, near))} after the dot." if near else "It has no tags."
+        raise ValueError(f"timm's '{base}' has no weights with the tag '{tag}'. {expected}")
 
 
 def _cached_weights(name: str) -> str:

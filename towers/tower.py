@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from towers import artefact
 from towers.backbone import Backbone, hash_state
+from towers.layers import block_names, depth_of
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
+from towers.side import SideNetwork
+from towers.tuning import apply_tuning, merge_adapter
 
 
 class TowerBatch(NamedTuple):
@@ -32,39 +37,64 @@ class TowerBatch(NamedTuple):
 class Tower(nn.Module):
     """Backbone, pooling over an item's windows, and a projection to `embedding_dim`.
 
-    `backbone` is already tuned (`towers.tuning.apply_tuning`); `tuning` says how. At most
-    `max_windows` pictures, frames or windows of sound of an item are read. `owns_backbone=False` builds a
-    tower over another tower's backbone: it is used, but its weights and its mode stay with the other tower. Video
-    (`modality="video"`) pools its frames by attention, everything else by the mean.
+    `source`: a backbone, already tuned (`towers.tuning.apply_tuning`), or another tower, whose backbone is then used
+    but stays that tower's own: its weights, its mode, its tuning. At most `max_windows` pictures, frames or windows of
+    sound or text of an item are read; `frames` tells whoever decodes a video which of its frames. Video
+    (`modality="video"`) pools its frames by attention, everything else by the mean. `reload` gives the same backbone
+    once more, tuned alike: with it, `release_backbone` can free one that is kept.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        source: Backbone | Tower,
         embedding_dim: int,
         *,
         modality: str | None = None,
-        tuning: str = "frozen",
         max_windows: int = 4,
-        owns_backbone: bool = True,
+        frames: str = "even",
+        reload: Callable[[], Backbone] | None = None,
     ) -> None:
         super().__init__()
+        # Past nn.Module's registration: a backbone registered twice would be saved twice, which safetensors refuses,
+        # and its parameters would belong to two towers.
+        object.__setattr__(self, "_owner", source if isinstance(source, Tower) else None)
+        self._reload = reload
+        # The fingerprint of a backbone that is not in memory.
+        self._released: str | None = None
+        if isinstance(source, Backbone):
+            self._modules["backbone"] = source
+        backbone = self.backbone
         self.modality = backbone.modality if modality is None else modality
-        self.tuning = tuning
         self.max_windows = max_windows
+        self.frames = frames
         self.embedding_dim = embedding_dim
         self.backbone_dim = backbone.dim
-        self.owns_backbone = owns_backbone
-        self.backbone: Backbone
-        if owns_backbone:
-            self.backbone = backbone
-        else:
-            # Past nn.Module's registration: a backbone registered twice would be saved twice, which safetensors
-            # refuses, and its parameters would belong to two towers.
-            object.__setattr__(self, "backbone", backbone)
+        self._take_tuning(backbone)
         self.pooling = FrameAttention(backbone.dim) if self.modality == "video" else MeanPooling()
         self.projection = nn.Sequential(nn.LayerNorm(backbone.dim), nn.Linear(backbone.dim, embedding_dim))
         self.train(self.training)
+
+    @property
+    def owns_backbone(self) -> bool:
+        """False where the backbone is another tower's."""
+        return self.__dict__["_owner"] is None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone, read again where it was released."""
+        owner = self if self.owns_backbone else self.__dict__["_owner"]
+        backbone = owner._modules.get("backbone")
+        return backbone if isinstance(backbone, Backbone) else owner._restored()
+
+    @property
+    def feature_dim(self) -> int:
+        """How many numbers `features` gives a window."""
+        return self.backbone_dim if self.side is None else sum(self.side.widths)
+
+    @property
+    def keeps_backbone(self) -> bool:
+        """Whether the backbone's weights stay as they are, so that what it gives can come from a cache."""
+        return self.tuning == "frozen" or self.adapter == "side"
 
     def prepare_one(self, value: Any) -> dict[str, Tensor]:
         """CPU tensors of one item, each (window, ...); safe to send between processes.
@@ -85,12 +115,17 @@ class Tower(nn.Module):
         return self.collate([self.prepare_one(value) for value in inputs])
 
     def features(self, batch: TowerBatch) -> tuple[Tensor, Tensor]:
-        """The backbone's rows (batch, window, backbone_dim), zero where absent, and which windows are present.
+        """The backbone's rows (batch, window, feature_dim), zero where absent, and which windows are present.
 
-        A frozen backbone runs without gradients.
+        `feature_dim` is the backbone's dim; with `adapter="side"` the pooled output of every block follows it. A
+        backbone that is kept runs without gradients.
         """
-        with torch.no_grad() if self.tuning == "frozen" else nullcontext():
-            rows = self.backbone(batch.windows)
+        with torch.no_grad() if self.keeps_backbone else nullcontext():
+            if self.side is None:
+                rows = self.backbone(batch.windows)
+            else:
+                base, layers = self.backbone.layered(batch.windows)
+                rows = torch.cat([base, *layers], dim=-1)
             counts = batch.counts
             width = int(counts.max())
             present = torch.arange(width, device=counts.device)[None, :] < counts[:, None]
@@ -98,9 +133,13 @@ class Tower(nn.Module):
             features[present] = rows
         return features, present
 
+    def adapted(self, features: Tensor) -> Tensor:
+        """Rows (..., backbone_dim) of `features`' (..., feature_dim): through the side network, if there is one."""
+        return features if self.side is None else self.side(features)
+
     def project(self, features: Tensor, present: Tensor) -> Tensor:
         """Embeddings (batch, embedding_dim), not L2-normalised, of what `features` gave, now or from a cache."""
-        return self.projection(self.pooling(features, present))
+        return self.projection(self.pooling(self.adapted(features), present))
 
     def forward(self, batch: TowerBatch) -> Tensor:
         """Embeddings (batch, embedding_dim), not L2-normalised."""
@@ -109,8 +148,8 @@ class Tower(nn.Module):
     def encode(self, inputs: Sequence[Any], *, batch_size: int = 32, project: bool = True) -> np.ndarray:
         """Embeddings of raw inputs: float32 (input, embedding_dim), in evaluation mode, without gradients.
 
-        `project=False` gives the backbone's pooled output instead, (input, backbone_dim): the mean over windows,
-        equal to the library's own output for one window.
+        `project=False` gives the backbone's pooled output instead, adapters included, (input, backbone_dim): the mean
+        over windows, equal to the library's own output for one window of an untuned backbone.
         """
         modules = dict.fromkeys([*self.modules(), *self.backbone.modules()])
         modes = [(module, module.training) for module in modules]
@@ -123,7 +162,8 @@ class Tower(nn.Module):
                 for start in range(0, len(inputs), batch_size):
                     batch = self.prepare(inputs[start : start + batch_size]).to(device)
                     features, present = self.features(batch)
-                    out = self.project(features, present) if project else masked_mean(features, present)
+                    pooled = masked_mean(self.adapted(features), present)
+                    out = self.project(features, present) if project else pooled
                     rows.append(out.float().cpu().numpy())
         finally:
             for module, mode in modes:
@@ -133,28 +173,151 @@ class Tower(nn.Module):
         return np.concatenate(rows)
 
     def train(self, mode: bool = True) -> Tower:
-        """Set training mode; a frozen or adapted backbone stays in evaluation mode.
+        """Set training mode; whatever of the backbone is kept stays in evaluation mode.
 
         Dropout and running BatchNorm statistics would otherwise change what its weights, which stay, give.
         """
         super().train(mode)
-        if self.owns_backbone and self.tuning != "full":
-            self.backbone.eval()
+        backbone = self._modules.get("backbone")
+        if backbone is not None and mode:
+            if self.tuning != "full":
+                backbone.eval()
+            for module in backbone.modules():
+                weights = list(module.parameters())
+                if weights and not any(weight.requires_grad for weight in weights):
+                    module.eval()
         return self
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """The backbone's trainable parameters: none where it is frozen or another tower's."""
-        if not self.owns_backbone:
-            return []
-        return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        """What tuning trains: the backbone's weights or its adapter's; none of another tower's backbone."""
+        return [parameter for _, parameter in self._tuned()]
+
+    def parameters_by_depth(self) -> list[list[nn.Parameter]]:
+        """`backbone_parameters` from the layer nearest the output to the one nearest the input; none is empty.
+
+        For rates that fall with the distance from the output. One group where the network's blocks are not known.
+        """
+        tuned = self._tuned()
+        if self.keeps_backbone:
+            return [[parameter for _, parameter in tuned]] if tuned else []
+        try:
+            blocks = block_names(self.backbone.net)
+        except ValueError:
+            return [[parameter for _, parameter in tuned]]
+        groups: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in tuned:
+            inside = name.removeprefix("net.")
+            depth = depth_of(inside, blocks) if inside != name else len(blocks) + 1
+            groups.setdefault(depth, []).append(parameter)
+        return [groups[depth] for depth in sorted(groups, reverse=True)]
+
+    def set_total_steps(self, total: int) -> None:
+        """Say how many training steps will pass through the backbone; only AdaLoRA asks."""
+        if self.owns_backbone and self.backbone.budget is not None:
+            self.backbone.budget.set_total_steps(total)
+
+    def after_step(self) -> None:
+        """Call after each optimiser step whose batch passed the backbone, before gradients are cleared."""
+        if self.owns_backbone and self.backbone.budget is not None:
+            self.backbone.budget.after_step()
+
+    def schedule_state(self) -> dict[str, Tensor]:
+        """Where AdaLoRA's ranks stand, for a checkpoint; empty but for AdaLoRA. `load_schedule_state` reads it."""
+        return {} if not self.owns_backbone or self.backbone.budget is None else self.backbone.budget.state()
+
+    def load_schedule_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `schedule_state`."""
+        if self.owns_backbone and self.backbone.budget is not None:
+            self.backbone.budget.load_state(state)
+
+    def penalty(self) -> Tensor:
+        """What the adapter adds to the loss, a scalar; 0 but for AdaLoRA."""
+        if self.owns_backbone and self.backbone.budget is not None:
+            return self.backbone.budget.penalty()
+        return torch.zeros((), device=next(self.projection.parameters()).device)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter alone, with the fingerprint of the backbone that it belongs to.
+
+        Raises `ValueError` where there is no adapter.
+        """
+        artefact.save_adapter(self, Path(folder))
+
+    def load_adapter(self, folder: str | Path) -> Tower:
+        """Put a saved adapter on this tower's backbone, frozen or adapted alike; self.
+
+        Raises `ValueError` where the adapter belongs to another backbone, or this one has another adapter.
+        """
+        artefact.load_adapter(self, Path(folder))
+        return self
+
+    def adapt(self, adapter: str, rank: int) -> None:
+        """Give a frozen tower an adapter that is still silent. Raises `ValueError` as `apply_tuning` does."""
+        apply_tuning(self.backbone, "adapter", adapter=adapter, rank=rank)
+        self._take_tuning(self.backbone)
+        self.train(self.training)
+
+    def merge_adapter(self) -> Tower:
+        """Add the adapter to the weights it stands beside; self, frozen, over a plain backbone that gives the same.
+
+        Raises `ValueError` for `bottleneck` and `side`, which compute what no weight of the backbone can hold.
+        """
+        merge_adapter(self.backbone)
+        self._take_tuning(self.backbone)
+        return self
+
+    def release_backbone(self) -> bool:
+        """Free a kept backbone's memory until it is needed again; whether it could be.
+
+        It is read from its files the next time, so this does nothing where `reload` was not given.
+        """
+        if not self.owns_backbone or not self.keeps_backbone or self._reload is None:
+            return False
+        if "backbone" in self._modules:
+            self._released = self.backbone.fingerprint()
+            del self._modules["backbone"]
+        return True
+
+    def wake_backbone(self) -> None:
+        """Read a released backbone again now, so that `state_dict` holds it."""
+        _ = self.backbone
 
     def backbone_fingerprint(self) -> str:
         """16 hexadecimal digits over the backbone's weights, adapters and preprocessing: the cache's key."""
-        return hashlib.sha256(f"{self.backbone.fingerprint()} {self.max_windows}".encode()).hexdigest()[:16]
+        owner = self if self.owns_backbone else self.__dict__["_owner"]
+        inner = owner._released or self.backbone.fingerprint()
+        kind = "rows" if self.side is None else "layers"
+        how = f"{self.max_windows} {self.frames} {kind}"
+        return hashlib.sha256(f"{inner} {how}".encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the whole tower: which embeddings may be compared with each other."""
         digest = hashlib.sha256(f"{self.modality} {self.embedding_dim} {self.backbone_fingerprint()}".encode())
-        hash_state(digest, self.pooling)
-        hash_state(digest, self.projection)
+        for module in (self.side, self.pooling, self.projection):
+            hash_state(digest, {} if module is None else module.state_dict())
         return digest.hexdigest()[:16]
+
+    def _take_tuning(self, backbone: Backbone) -> None:
+        self.tuning, self.adapter = backbone.tuning, backbone.adapter
+        self.side = None
+        if backbone.adapter == "side":
+            self.side = SideNetwork(backbone.dim, backbone.layer_dims(), backbone.adapter_rank)
+
+    def _tuned(self) -> list[tuple[str, nn.Parameter]]:
+        tuned: list[tuple[str, nn.Parameter]] = []
+        if self.owns_backbone and not self.keeps_backbone:
+            tuned += [(name, value) for name, value in self.backbone.named_parameters() if value.requires_grad]
+        if self.side is not None:
+            tuned += list(self.side.named_parameters())
+        return tuned
+
+    def _restored(self) -> Backbone:
+        if self._reload is None:
+            raise RuntimeError("a tower has neither a backbone nor a way to read one.")
+        # Wherever this happens, in inference too, the weights must be ordinary ones, and no random number be drawn.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            backbone = self._reload().to(next(self.projection.parameters()).device)
+        self._modules["backbone"] = backbone
+        self._released = None
+        self.train(self.training)
+        return backbone

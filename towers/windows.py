@@ -14,6 +14,12 @@ from torch import Tensor
 
 from towers.inputs import Frames, Sound
 
+_LONGEST_SHAPE = 16
+"""A picture this many times as long as wide is read whole; of a longer one, its middle."""
+
+_LARGEST_FILTER = 2_000_000
+"""Weights of a resampling filter: 44,100 to 16,000 Hz takes 70,560, and 44,099 would take 705 million."""
+
 
 def spread(count: int, limit: int) -> list[int]:
     """At most `limit` of the indices 0 … count - 1, evenly spread, the first and the last among them."""
@@ -25,8 +31,9 @@ def spread(count: int, limit: int) -> list[int]:
 def pictures_of(value: Any, *, max_windows: int) -> list[Image.Image]:
     """At most `max_windows` RGB pictures of one item.
 
-    `value`: a `PIL.Image`, a sequence of them, or `Frames`. Raises `TypeError` for anything else, `ValueError` for
-    an empty sequence.
+    `value`: a `PIL.Image`, a sequence of them, or `Frames`. Of a strip more than 16 times as long as wide the middle
+    is taken: scaled until its short side fits a network, one pixel by 30,000 would fill gigabytes. Raises `TypeError`
+    for anything else, `ValueError` for an empty sequence.
     """
     if isinstance(value, Image.Image):
         pictures: list[Any] = [value]
@@ -45,7 +52,7 @@ def pictures_of(value: Any, *, max_windows: int) -> list[Image.Image]:
                 f"Decode files first, for example with multimodal_rec.media.read_image."
             )
     kept = [pictures[index] for index in spread(len(pictures), max_windows)]
-    return [picture if picture.mode == "RGB" else picture.convert("RGB") for picture in kept]
+    return [_middle(picture if picture.mode == "RGB" else picture.convert("RGB")) for picture in kept]
 
 
 def cut_sound(value: Any, *, sample_rate_hz: int, window_samples: int, max_windows: int) -> Tensor:
@@ -64,14 +71,34 @@ def cut_sound(value: Any, *, sample_rate_hz: int, window_samples: int, max_windo
     samples = np.asarray(value.samples, dtype=np.float32)
     if samples.ndim != 2 or samples.size == 0:
         raise ValueError(f"expected samples of shape (channel, time), time above 0; got {samples.shape}.")
+    if value.sample_rate_hz <= 0:
+        raise ValueError(f"expected a sample_rate_hz above 0; got {value.sample_rate_hz}.")
     mono = torch.from_numpy(samples.mean(axis=0))
-    length = max(1, math.ceil(window_samples * value.sample_rate_hz / sample_rate_hz))
+    rate = _even_rate(value.sample_rate_hz, sample_rate_hz)
+    length = max(1, math.ceil(window_samples * rate / sample_rate_hz))
     if len(mono) < length:
         mono = mono.repeat(math.ceil(length / len(mono)))[:length]
     count = min(max_windows, math.ceil(len(mono) / length))
     last = len(mono) - length
     starts = [round(start) for start in np.linspace(0, last, count)] if count > 1 else [last // 2]
     windows = torch.stack([mono[start : start + length] for start in starts])
-    if value.sample_rate_hz != sample_rate_hz:
-        windows = torchaudio.functional.resample(windows, value.sample_rate_hz, sample_rate_hz)
+    if rate != sample_rate_hz:
+        windows = torchaudio.functional.resample(windows, rate, sample_rate_hz)
     return windows[:, :window_samples].contiguous()
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    most = _LONGEST_SHAPE * min(width, height)
+    if max(width, height) <= most:
+        return picture
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
+
+
+def _even_rate(rate_hz: int, target_hz: int) -> int:
+    """The rate, or one at most 0.2 % from it whose common divisor with the target keeps the filter small."""
+    divisor = math.gcd(rate_hz, target_hz)
+    if (rate_hz // divisor) * (target_hz // divisor) <= _LARGEST_FILTER:
+        return rate_hz
+    return max(25, round(rate_hz / 25) * 25)

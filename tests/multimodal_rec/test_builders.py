@@ -30,7 +30,7 @@ def test_settings_reach_the_tower() -> None:
     assert batch.counts.tolist() == [2]
     assert batch.windows["pixels"].shape == (2, 3, 32, 32)
     text = build_tower(TowerConfig("hf:all-MiniLM-L6-v2", tuning="adapter", adapter_rank=2, max_tokens=7))
-    assert text.prepare(["rain " * 50]).windows["input_ids"].shape == (1, 7)
+    assert text.prepare(["rain " * 50]).windows["input_ids"].shape == (4, 7)
     assert sum(value.numel() for value in text.backbone_parameters()) == 6 * 2 * 2 * (384 * 2)
 
 
@@ -80,5 +80,7 @@ def test_what_cannot_be_built_says_why(backbone: str, modality: str | None, mess
 
 def test_adapters_on_conv_nets_are_refused() -> None:
     config = TowerConfig("timm:test_byobnet", tuning="adapter", image_size_px=32)
-    with pytest.raises(ConfigError, match="for convolutional nets choose"):
+    with pytest.raises(
+        ConfigError, match=r"adapter='lora' needs attention or feed-forward layers, and ByobNet has none"
+    ):
         build_tower(config, load_weights=False)

@@ -14,7 +14,7 @@ from multimodal_rec.cli import app
 from multimodal_rec.schema import Schema
 from tests.towers.tiny import write_bert
 
-VERBS = ("check", "train", "embed", "score", "recommend", "evaluate", "demo")
+VERBS = ("check", "towers", "train", "embed", "score", "recommend", "evaluate", "demo")
 WORDS = ("slow piano", "loud drum", "the rain", "a piano in the rain", "a slow drum", "loud rain")
 
 
@@ -310,3 +310,41 @@ def test_a_model_is_not_judged_on_what_it_learned_from(tmp_path, monkeypatch):
     result = call("evaluate", tmp_path, tmp_path, "--split", "time")
     assert result.exit_code == 2
     assert "trained with --split random" in result.output
+
+
+def test_towers_prints_what_they_cost_on_a_catalogue(catalogue, config, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    result = call("towers", catalogue, "--config", config, "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    assert "Towers, 2 items a step on cpu in fp32" in result.stdout
+    for figure in ("parameters", "of them learn", "memory a step", "activations", "trained items/s", "the cache"):
+        assert figure in result.stdout
+    assert "in one of the 48 that training takes" in result.stdout
+    assert "Filling the cache holds" in result.stdout
+    assert "This catalogue (12 text): about" in result.stdout
+
+
+def test_towers_in_json_and_without_a_catalogue(config):
+    result = call("towers", "--config", config, "--batch-size", 2, "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    (tower,) = content["towers"]
+    assert {"modality": "text", "tuning": "frozen", "batch_size": 2, "cached": True}.items() <= tower.items()
+    assert tower["trainable_share"] == tower["trainable"] / tower["parameters"]
+    assert tower["items_per_second"] > 0
+    assert content["memory"]["weights"] == tower["memory"]["weights"]
+    assert content["memory"]["activations"] == 24 * tower["memory"]["activations"]
+    assert content["seconds"] is content["items"] is None
+
+
+def test_towers_needs_a_catalogue_or_a_configuration_with_towers(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = call("towers")
+    assert result.exit_code == 2
+    assert "give a catalogue, a configuration with --config, or both" in result.output
+    assert call("towers", "--config", "run.toml", "--batch-size", "0").exit_code == 2
+    (tmp_path / "run.toml").write_text("[training]\nepochs = 3\n")
+    result = call("towers", "--config", tmp_path / "run.toml")
+    assert result.exit_code == 1
+    assert one_line(result.stderr)
+    assert "has no towers, so there is nothing to measure" in result.stderr

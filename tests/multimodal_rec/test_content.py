@@ -12,7 +12,7 @@ from PIL import Image
 from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import MediaError
 from multimodal_rec.schema import Schema
-from tests.multimodal_rec.test_media import sine, write_video, write_wav
+from tests.multimodal_rec.test_media import sine, write_film, write_video, write_wav
 from towers import Frames, Sound
 
 SCHEMA = Schema(
@@ -54,6 +54,24 @@ def test_each_modality_gives_what_its_tower_reads(items: pd.DataFrame) -> None:
     assert isinstance(film, Frames)
     assert len(film.images) == 3
     assert content.load(3, "video") is None
+
+
+def test_frames_are_taken_at_scenes_where_told(items: pd.DataFrame, tmp_path: Path) -> None:
+    path = str(write_film(tmp_path / "cut.mp4", [(200, 0, 0)] * 3 + [(0, 200, 0)] * 17))
+    items = items.assign(film=[[path]] * 4)
+    even = ItemContent(items, SCHEMA, max_windows={"video": 2})
+    scenes = ItemContent(items, SCHEMA, max_windows={"video": 2}, frames="scenes")
+    found = [content.load(0, "video") for content in (even, scenes)]
+    assert [[round(t, 1) for t in film.seconds] for film in found if isinstance(film, Frames)] == [[0, 1.9], [0, 0.3]]
+    assert even.content_hash(0, "video") == scenes.content_hash(0, "video")
+    with pytest.raises(ValueError, match=r"frames 'often' are unknown\. Expected one of 'even', 'scenes'"):
+        ItemContent(items, SCHEMA, frames="often")
+
+
+def test_a_text_that_cannot_be_written_has_a_hash_all_the_same() -> None:
+    titles = pd.Series(["half a pair \udce9", "half a pair \udcea"], dtype=object)
+    content = ItemContent(pd.DataFrame({"title": titles}), SCHEMA)
+    assert content.content_hash(0, "text") != content.content_hash(1, "text")
 
 
 def test_soundtrack_speaks_where_the_item_has_no_sound(items: pd.DataFrame) -> None:

@@ -16,9 +16,10 @@ from accelerate.state import AcceleratorState
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.errors import ConfigError
+from multimodal_rec.rates import parameter_groups
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.schema import Schema
-from multimodal_rec.training import Epoch, make_accelerator, parameter_groups, train
+from multimodal_rec.training import Epoch, make_accelerator, train
 from tests.multimodal_rec.tiny import CPU, ready_to_train, tiny_config, without_interactions, write_catalogue
 
 
@@ -156,16 +157,34 @@ def test_after_training_the_memory_is_what_the_towers_give(bert: Path, catalogue
     assert torch.equal(data.items.modalities["image"].windows, fresh.windows)
 
 
-def test_each_backbone_learns_at_its_own_rate(bert: Path, catalogue: Catalogue) -> None:
+def test_each_tower_learns_at_its_own_rate_and_decay(bert: Path, catalogue: Catalogue) -> None:
     config = tiny_config(bert, tuning="adapter")
-    towers = dict(config.towers) | {"image": replace(config.towers["image"], learning_rate=0.5)}
-    config = replace(config, towers=towers)
+    image = replace(
+        config.towers["image"],
+        backbone="timm:test_vit",
+        tuning="full",
+        learning_rate=0.5,
+        weight_decay=0.3,
+        layer_decay=0.5,
+    )
+    config = replace(config, towers=dict(config.towers) | {"image": image})
     model, _ = ready_to_train(catalogue, config)
-    training = replace(CPU, learning_rate=0.25)
-    rest, text, image = parameter_groups(model, config, training)
-    assert (rest["lr"], image["lr"]) == (0.25, 0.5)
-    assert text["lr"] < 1e-3
-    grouped = [id(weight) for group in (rest, text, image) for weight in group["params"]]
+    rest, *towers = parameter_groups(model, config, replace(CPU, learning_rate=0.25))
+    assert rest["lr"] == 0.25
+    of_image = {id(weight) for weight in model.tower("image").backbone_parameters()}
+    images = [group for group in towers if {id(weight) for weight in group["params"]} <= of_image]
+    texts = [group for group in towers if not {id(weight) for weight in group["params"]} <= of_image]
+    assert {group["lr"] for group in texts} == {2e-4}
+    for group in images:
+        assert {weight.ndim > 1 for weight in group["params"]} == {group["weight_decay"] == 0.3}
+    named = {id(weight): name for name, weight in model.tower("image").backbone.net.named_parameters()}
+    rates = {named[id(weight)]: group["lr"] for group in images for weight in group["params"]}
+    depth = len(model.tower("image").backbone.layer_dims())
+    assert rates["norm.weight"] == 0.5
+    assert rates[f"blocks.{depth - 1}.mlp.fc1.weight"] == 0.25
+    assert rates["blocks.0.mlp.fc1.weight"] == 0.5 ** (depth + 1)
+    assert rates["patch_embed.proj.weight"] == 0.5 ** (depth + 2)
+    grouped = [id(weight) for group in (rest, *towers) for weight in group["params"]]
     assert sorted(grouped) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
 
 

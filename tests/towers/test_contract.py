@@ -6,24 +6,15 @@ from typing import Any
 
 import open_clip
 import pytest
-import torch
 
 from tests.contracts import TowerContract
 from tests.towers.tiny import TINY_SPEECH, film, picture, tone, write_bert, write_clip_config
-from towers import Backbone, Tower, apply_tuning
+from towers import Backbone
 from towers.audio import TorchaudioSound
 from towers.image import TimmImage
 from towers.open_clip_image import OpenClipImage
 from towers.spectrogram import SpectrogramSound
 from towers.text import HuggingFaceText
-
-
-def _tower(make: Any, tuning: str, seed: int, **kwargs: Any) -> Tower:
-    torch.manual_seed(seed)
-    backbone: Backbone = make()
-    apply_tuning(backbone, tuning, rank=4)
-    torch.manual_seed(seed + 1)
-    return Tower(backbone, 12, tuning=tuning, **kwargs)
 
 
 class TestHuggingFaceText(TowerContract):
@@ -32,8 +23,8 @@ class TestHuggingFaceText(TowerContract):
     def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
         cls.path = write_bert(tmp_path_factory.mktemp("bert"), weights=False)
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: HuggingFaceText(str(self.path), pretrained=False), tuning, seed)
+    def backbone(self) -> Backbone:
+        return HuggingFaceText(str(self.path), pretrained=False)
 
     def inputs(self) -> list[Any]:
         return ["slow piano in the rain", "a loud drum", "rain", ""]
@@ -45,26 +36,26 @@ class TestOpenClipImage(TowerContract):
     def architecture(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
         open_clip.add_model_config(write_clip_config(tmp_path_factory.mktemp("clip")))
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: OpenClipImage("tiny-clip", pretrained=False), tuning, seed)
+    def backbone(self) -> Backbone:
+        return OpenClipImage("tiny-clip", pretrained=False)
 
     def inputs(self) -> list[Any]:
         return [[picture(1), picture(2)], picture(3), picture(4)]
 
 
 class TestTimmViT(TowerContract):
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: TimmImage("test_vit", pretrained=False, image_size_px=32), tuning, seed)
+    def backbone(self) -> Backbone:
+        return TimmImage("test_vit", pretrained=False, image_size_px=32)
 
     def inputs(self) -> list[Any]:
         return [[picture(index) for index in range(6)], picture(7), [picture(8), picture(9)]]
 
 
 class TestTimmConvNet(TowerContract):
-    takes_adapter = False
+    refuses = frozenset({"lora", "dora", "adalora", "bottleneck"})
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: TimmImage("test_byobnet", pretrained=False, image_size_px=64), tuning, seed)
+    def backbone(self) -> Backbone:
+        return TimmImage("test_byobnet", pretrained=False, image_size_px=64)
 
     def inputs(self) -> list[Any]:
         return [[picture(1), picture(2)], picture(3), picture(4)]
@@ -73,10 +64,8 @@ class TestTimmConvNet(TowerContract):
 class _Speech(TowerContract):
     bundle: str
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(
-            lambda: TorchaudioSound(self.bundle, pretrained=False, clip_seconds=0.1, sizes=TINY_SPEECH), tuning, seed
-        )
+    def backbone(self) -> Backbone:
+        return TorchaudioSound(self.bundle, pretrained=False, clip_seconds=0.1, sizes=TINY_SPEECH)
 
     def inputs(self) -> list[Any]:
         return [tone(440, 0.35), tone(220, 0.1, 22_050, channels=2), tone(880, 0.03)]
@@ -95,25 +84,27 @@ class TestWavLM(_Speech):
 
 
 class TestSpectrogram(TowerContract):
-    takes_adapter = False
+    refuses = frozenset({"lora", "dora", "adalora", "bottleneck"})
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: SpectrogramSound("test_byobnet", pretrained=False, clip_seconds=1.0), tuning, seed)
+    def backbone(self) -> Backbone:
+        return SpectrogramSound("test_byobnet", pretrained=False, clip_seconds=1.0)
 
     def inputs(self) -> list[Any]:
         return [tone(440, 3.0), tone(220, 1.0, 22_050, channels=2), tone(880, 0.2)]
 
 
 class TestSpectrogramViT(TestSpectrogram):
-    takes_adapter = True
+    refuses = frozenset()
 
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: SpectrogramSound("test_vit", pretrained=False, clip_seconds=1.0), tuning, seed)
+    def backbone(self) -> Backbone:
+        return SpectrogramSound("test_vit", pretrained=False, clip_seconds=1.0)
 
 
 class TestFrames(TowerContract):
-    def build(self, tuning: str, seed: int = 0) -> Tower:
-        return _tower(lambda: TimmImage("test_vit", pretrained=False, image_size_px=32), tuning, seed, modality="video")
+    modality = "video"
+
+    def backbone(self) -> Backbone:
+        return TimmImage("test_vit", pretrained=False, image_size_px=32)
 
     def inputs(self) -> list[Any]:
         return [film(1, 6), film(2, 3), film(3, 1)]

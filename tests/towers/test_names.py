@@ -48,5 +48,5 @@ def test_tuning_is_checked_and_adapters_go_where_they_learn() -> None:
     assert all(min(value.shape) == 2 for value in backbone.parameters() if value.requires_grad)
     torch.manual_seed(0)
     conv = build_backbone("timm:test_byobnet", RANDOM)
-    with pytest.raises(ValueError, match="for convolutional nets choose tuning='frozen' or tuning='full'"):
+    with pytest.raises(ValueError, match="for other networks choose adapter='side', tuning='frozen'"):
         apply_tuning(conv, "adapter")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.towers.tiny import film, picture
-from towers import Tower
+from towers import Tower, apply_tuning
 from towers.image import TimmImage
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
 from towers.windows import pictures_of, spread
@@ -84,8 +84,9 @@ def test_pictures_are_checked() -> None:
 def test_shared_backbone_stays_with_the_image_tower() -> None:
     torch.manual_seed(0)
     backbone = TimmImage("test_vit", pretrained=False, image_size_px=32)
-    image = Tower(backbone, 8, tuning="full")
-    video = Tower(backbone, 8, tuning="full", modality="video", max_windows=6, owns_backbone=False)
+    apply_tuning(backbone, "full")
+    image = Tower(backbone, 8)
+    video = Tower(image, 8, modality="video", max_windows=6)
     assert video.backbone_parameters() == []
     assert not any(name.startswith("backbone") for name in video.state_dict())
     assert len(list(torch.nn.ModuleList([image, video]).parameters())) == len(list(image.parameters())) + len(

@@ -1,0 +1,171 @@
+"""What `benchmarks/tuning.py` lets towers learn: three tasks, none of which their backbones were trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from pretraining import Recipe, halves, pretrain_pictures, pretrain_sounds, read_products, read_tracks
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal_rec.media import read_image, read_sound
+
+RARE = 10
+"""Labels that fewer photos of a half have are left out."""
+LAST = 2
+"""So many titles speak for a person."""
+
+
+class Part(NamedTuple):
+    """Examples of one part of a task."""
+
+    items: Tensor
+    """int64 (example, slot): which inputs an example is made of."""
+    labels: Tensor
+    """(example, ...): whatever the task's loss and score read."""
+
+
+class Task(NamedTuple):
+    """Something to learn, and how it is measured."""
+
+    name: str
+    backbone: str
+    inputs: list[Any]
+    parts: dict[str, Part]
+    """train, valid and test."""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Of outputs (example, slot, output) and labels."""
+    score: Callable[[Tensor, Tensor], dict[str, float]]
+    """Measures by name, higher is better, of the same two."""
+    num_outputs: int | None = None
+    """Of the linear head; None for none: the embeddings themselves are compared."""
+    epochs: int = 8
+    side_epochs: int = 30
+    frozen_epochs: int = 100
+    """On a kept backbone's features an epoch costs a second or less, so that neither need stop half-trained."""
+    adapter_rates: tuple[float, ...] = (2e-3, 8e-3)
+    full_rates: tuple[float, ...] = (2e-4, 6e-4)
+    batch_size: int = 16
+    max_windows: int = 1
+    embedding_dim: int = 64
+
+
+def photos(source: Path, pretrained: Path, share: float) -> Task:
+    """Article type and colour of the photos that the network has not seen."""
+    recipe, limit = _shortened(share, 2500)
+    folder = pretrain_pictures(source, pretrained / "pictures", recipe=recipe, limit=limit)
+    products = read_products(source)
+    chosen = products.loc[halves(list(products.index))[1]]
+    columns = ["articleType", "baseColour"]
+    for column in columns:
+        chosen = chosen[chosen.groupby(column)[column].transform("size") >= RARE]
+    chosen = chosen.iloc[: round(2200 * share)]
+    codes = [pd.factorize(chosen[column]) for column in columns]
+    widths = [len(names) for _, names in codes]
+    labels = torch.from_numpy(np.stack([code for code, _ in codes], axis=1))
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        both = outputs[:, 0].split(widths, dim=1)
+        return torch.stack([F.cross_entropy(each, labels[:, index]) for index, each in enumerate(both)]).sum()
+
+    def score(outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        found = torch.stack([each.argmax(dim=1) for each in outputs[:, 0].split(widths, dim=1)], dim=1)
+        return dict(zip(columns, (found == labels).float().mean(dim=0).tolist(), strict=True))
+
+    inputs = [read_image(path) for path in chosen["photo"]]
+    parts = _parts(labels, (800, 400, 1000))
+    return Task("photos", f"timm:{folder}", inputs, parts, loss, score, num_outputs=sum(widths))
+
+
+def sounds(source: Path, pretrained: Path, share: float) -> Task:
+    """Likes and dislikes of the tracks that the network has not heard."""
+    recipe, limit = _shortened(share, 200)
+    folder = pretrain_sounds(source, pretrained / "sounds", recipe=recipe, limit=limit)
+    tracks = read_tracks(source)
+    chosen = tracks.loc[halves(list(tracks.index))[1][: max(12, round(200 * share))]]
+    labels = torch.from_numpy(chosen[["liked", "disliked"]].to_numpy(np.float32))
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        logit = outputs[:, 0, 0]
+        return (labels[:, 0] * F.softplus(-logit) + labels[:, 1] * F.softplus(logit)).sum() / labels.sum()
+
+    def score(outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        logit, likes, dislikes = outputs[:, 0, 0], labels[:, 0], labels[:, 1]
+        above = (logit[:, None] > logit[None, :]).float() + 0.5 * (logit[:, None] == logit[None, :]).float()
+        return {"liked": float(likes @ above @ dislikes / (likes.sum() * dislikes.sum()))}
+
+    inputs = [read_sound(path) for path in chosen["sound"]]
+    task = Task("sounds", f"spectrogram:{folder}", inputs, _parts(labels, (100, 30, 70)), loss, score, num_outputs=1)
+    return task._replace(max_windows=4)
+
+
+def titles(source: Path, pretrained: Path, share: float) -> Task:  # noqa: ARG001  (the same call as its two siblings)
+    """The next title after the last two; validation's and test's next items occur nowhere in training."""
+    folder = source / "amazon-titles"
+    lines = (folder / "Musical_Instruments_items.tsv").read_text(encoding="utf-8").splitlines()
+    title_of = dict(line.split("\t", 1) for line in lines)
+    lines = (folder / "am_Musical_Instruments_users_10K.tsv").read_text(encoding="utf-8").splitlines()
+    bought = [list(dict.fromkeys(line.split("\t")[1].split(" "))) for line in lines]
+    used = sorted({item for items in bought for item in items})
+    draw = np.random.default_rng(0)
+    fate = dict(zip(used, draw.choice(["train", "valid", "test"], size=len(used), p=[0.6, 0.15, 0.25]), strict=True))
+    counts = {"train": round(500 * share), "valid": round(250 * share), "test": round(800 * share)}
+    triples: dict[str, list[list[str]]] = {part: [] for part in counts}
+    for items in (bought[index] for index in draw.permutation(len(bought))):
+        # The last purchase says which part a person belongs to; what came before it is always a training item.
+        part, before = fate[items[-1]], [item for item in items[:-1] if fate[item] == "train"]
+        if len(triples[part]) < counts[part] and len(before) >= LAST:
+            triples[part].append([*before[-LAST:], items[-1]])
+    ids = sorted({item for part in triples.values() for row in part for item in row})
+    row_of = {item: row for row, item in enumerate(ids)}
+    parts: dict[str, Part] = {}
+    for part, rows in triples.items():
+        items = torch.tensor([[row_of[item] for item in row] for row in rows])
+        parts[part] = Part(items, items[:, -1])
+
+    def similarities(outputs: Tensor) -> tuple[Tensor, Tensor]:
+        unit = F.normalize(outputs, dim=-1)
+        return F.normalize(unit[:, :-1].mean(dim=1), dim=-1), unit[:, -1]
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        queries, targets = similarities(outputs)
+        # The same item, bought by another person of the batch, is no negative.
+        twin = (labels[:, None] == labels[None, :]) & ~torch.eye(len(labels), dtype=torch.bool)
+        return F.cross_entropy((queries @ targets.T / 0.05).masked_fill(twin, -torch.inf), torch.arange(len(labels)))
+
+    def score(outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        queries, targets = similarities(outputs)
+        first = torch.from_numpy(np.unique(labels.numpy(), return_index=True)[1])
+        hits = queries @ targets[first].T
+        own = labels[:, None] == labels[first][None, :]
+        rank = (hits >= hits[own][:, None]).sum(dim=1) - 1
+        return {"next": float(torch.where(rank < 10, 1 / torch.log2(rank + 2.0), 0.0).mean())}
+
+    inputs = [title_of[item] for item in ids]
+    task = Task("titles", "hf:all-MiniLM-L6-v2", inputs, parts, loss, score)
+    # MiniLM was trained on a billion pairs; what a net of 2,500 photos can bear would undo it.
+    rates = {"adapter_rates": (5e-4, 2e-3), "full_rates": (5e-5, 2e-4)}
+    return task._replace(**rates, epochs=2, batch_size=24, embedding_dim=384)
+
+
+def _parts(labels: Tensor, sizes: tuple[int, int, int]) -> dict[str, Part]:
+    """Inputs, which are in random order already, cut in proportion to `sizes`; each is an example of its own."""
+    ends = [round(len(labels) * part / sum(sizes)) for part in np.cumsum(sizes)]
+    rows = torch.arange(len(labels))
+    cuts = zip(("train", "valid", "test"), [0, *ends], ends, strict=False)
+    return {name: Part(rows[low:high, None], labels[low:high]) for name, low, high in cuts}
+
+
+def _shortened(share: float, inputs: int) -> tuple[Recipe, int]:
+    """The pretraining of a trial: `share` of its inputs, and of its epochs."""
+    recipe = Recipe()
+    return recipe._replace(epochs=max(1, round(recipe.epochs * share))), max(12, round(inputs * share))
+
+
+TASKS: dict[str, Callable[[Path, Path, float], Task]] = {"sounds": sounds, "photos": photos, "titles": titles}
+"""A task by name, of the source, where pretrained networks are kept, and the share of everything to take."""

@@ -1,0 +1,66 @@
+"""Arguments and options that several commands take, checked before a command starts."""
+
+# torch and pandas take seconds to import; inside the checks they delay neither `--help` nor a mistyped option.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CatalogueFolder = Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Folder with a catalogue.toml.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `train --out` wrote.")]
+StoreFolder = Annotated[str, typer.Option("--store", help="Folder or URI of the item store.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Write one JSON object, for machines.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+def _check_split(option: str | None) -> str | None:
+    if option is None:
+        return None
+    from multimodal_rec.splits import SPLITS
+
+    choices = ("none", *SPLITS)
+    how, colon, column = option.partition(":")
+    if how not in choices:
+        near = difflib.get_close_matches(how, choices, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise typer.BadParameter(f"there is no split '{how}'. Expected one of {', '.join(choices)}.{hint}")
+    if colon and (how != "label" or not column):
+        raise typer.BadParameter(f"'{option}' is not a split. Only label takes a column, as in label:part.")
+    return option
+
+
+def _check_context(pairs: list[str] | None) -> list[str]:
+    columns = set()
+    for pair in pairs or []:
+        column, _, value = pair.partition("=")
+        if not column or not value:
+            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE, such as hour=22.")
+        if column in columns:
+            raise typer.BadParameter(f"'{column}' is given twice. Give each context column once.")
+        columns.add(column)
+    return pairs or []
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML with [model], [training] and [split].")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        callback=_check_split,
+        metavar="HOW",
+        help="none, time, last, share, cold_items, random or label:COLUMN.",
+    ),
+]
+ContextOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context", callback=_check_context, metavar="NAME=VALUE", help="One context column; may be repeated."
+    ),
+]

@@ -1,0 +1,102 @@
+"""The path of `benchmarks/tuning.py` on a handful of real inputs: does it run, resume, and print its table?"""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from towers.timm_net import load_timm
+
+HOUSE = Path(__file__).parent.parent
+SOURCE = HOUSE.parent / "shared" / "data"
+
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not SOURCE.is_dir(), reason=f"no real data at {SOURCE}"),
+]
+
+
+@pytest.fixture
+def tuning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(HOUSE / "benchmarks"))
+    return importlib.import_module("tuning")
+
+
+def run(tuning: ModuleType, out: Path, task: str, *tunings: str, seeds: int = 1) -> None:
+    arguments = ["--source", str(SOURCE), "--out", str(out), "--tasks", task, "--tunings", *tunings]
+    tuning.main([*arguments, "--seeds", str(seeds), "--share", "0.015"])
+
+
+def test_photos_are_tuned_and_runs_are_kept(
+    tuning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One of each kind of training: from the cache, beside it, with a budget of ranks, and through everything.
+    tunings = ("frozen", "side", "adalora", "full")
+    run(tuning, tmp_path, "photos", *tunings)
+    runs = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.json")}
+    assert {json.loads(file.read_text())["tuning"] for file in runs} == set(tunings)
+    printed = capsys.readouterr().out
+    for name in tunings:
+        assert f"| {name} |" in printed
+    assert "| side - frozen |" in printed
+    # What is there is not run again.
+    run(tuning, tmp_path, "photos", *tunings)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.json")} == runs
+
+
+def test_only_the_first_seed_tries_every_rate(tuning: ModuleType, tmp_path: Path) -> None:
+    run(tuning, tmp_path, "photos", "frozen", seeds=2)
+    runs = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    first = {each["rate"]: each["valid"] for each in runs if each["seed"] == 0}
+    (second,) = (each["rate"] for each in runs if each["seed"] == 1)
+    assert set(first) == set(tuning.CACHED_RATES["frozen"])
+    assert second == max(sorted(first), key=first.__getitem__)
+
+
+def test_the_pretrained_network_is_the_one_that_the_tower_loads(tuning: ModuleType, tmp_path: Path) -> None:
+    run(tuning, tmp_path, "photos", "frozen")
+    folder = tmp_path / "pretrained" / "pictures"
+    saved = load_file(folder / "model.safetensors")
+    loaded = load_timm(str(folder), pretrained=True)
+    assert loaded.data["input_size"] == (3, 48, 48)
+    for name, value in loaded.net.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+
+
+def test_titles_run(tuning: ModuleType, tmp_path: Path) -> None:
+    run(tuning, tmp_path, "titles", "frozen", "lora")
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("titles-*.json")]
+    assert {each["tuning"] for each in results} == {"frozen", "lora"}
+    assert all(0 <= each["test"]["next"] <= 1 for each in results)
+
+
+def test_no_next_item_of_validation_or_test_occurs_in_training(tuning: ModuleType, tmp_path: Path) -> None:
+    task = tuning.TASKS["titles"](SOURCE, tmp_path, 1.0)
+    train = set(task.parts["train"].items.flatten().tolist())
+    for part in ("valid", "test"):
+        assert train.isdisjoint(task.parts[part].labels.tolist())
+    assert {len(task.parts[part].items) for part in task.parts} == {500, 250, 800}
+
+
+def test_titles_are_scored_by_the_rank_of_the_next_one(tuning: ModuleType, tmp_path: Path) -> None:
+    score = tuning.TASKS["titles"](SOURCE, tmp_path, 0.015).score
+    axes = torch.eye(3)
+    # The first person's next title is the nearest, the second's comes after the two others.
+    outputs = torch.stack([axes[[0, 0, 0]], torch.stack([axes[0], axes[2], axes[1]]), axes[[2, 2, 2]]])
+    ndcg = score(outputs, torch.tensor([7, 8, 9]))["next"]
+    assert ndcg == pytest.approx((1 + 1 / np.log2(3 + 1) + 1) / 3)
+
+
+def test_the_halves_share_nothing_and_do_not_depend_on_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOUSE / "benchmarks"))
+    halves = importlib.import_module("pretraining").halves
+    ids = [str(number) for number in range(101)]
+    first, second = halves(ids)
+    assert sorted(first + second) == sorted(ids)
+    assert len(first) == 50
+    assert halves(np.random.default_rng(1).permutation(ids).tolist()) == (first, second)
