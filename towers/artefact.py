@@ -40,8 +40,8 @@ def save_adapter(tower: Tower, folder: Path) -> None:
 def load_adapter(tower: Tower, folder: Path) -> None:
     """Put the adapter in `folder` on the tower, in place: on a frozen one, or over one of the same kind and rank.
 
-    Raises `ValueError` for another base (with both fingerprints), another kind or rank, another format; `OSError`
-    where a file is missing. The tower is unchanged then.
+    Raises `ValueError` for another base (with both fingerprints), another kind or rank, another format, or weights
+    that do not fit; `OSError` where a file is missing. The tower gives then what it gave before.
     """
     for name in (_CARD, _WEIGHTS):
         if not (folder / name).is_file():
@@ -64,8 +64,13 @@ def load_adapter(tower: Tower, folder: Path) -> None:
             f"the adapter in '{folder}' is '{theirs[0]}' of rank {theirs[1]}, and this tower has {what}. "
             f"Expected the same, or a tower with tuning='frozen'."
         )
-    weights = load_file(folder / _WEIGHTS)
-    for name, value in _state(tower).items():
+    weights, state = load_file(folder / _WEIGHTS), _state(tower)
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in state.items()}:
+        raise ValueError(
+            f"the weights in '{folder}' are not those of the adapter '{theirs[0]}' of rank {theirs[1]} that '{_CARD}' "
+            f"speaks of. Expected the two files of one save_adapter. Save it again."
+        )
+    for name, value in state.items():
         value.copy_(weights[name])
 
 

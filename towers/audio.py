@@ -11,6 +11,7 @@ import torch
 import torchaudio
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from towers.backbone import Backbone
 from towers.windows import cut_sound
@@ -66,6 +67,8 @@ class TorchaudioSound(Backbone):
         net.aux = None
         if not net.encoder.transformer.layer_norm_first:
             net.encoder.transformer.layer_norm = nn.Identity()
+        # A weight that is computed from two others at each call cannot be sent to another process.
+        parametrize.remove_parametrizations(net.encoder.transformer.pos_conv_embed.conv, "weight")
         self.net: nn.Module = net
         self.dim = int(params["encoder_embed_dim"])
         self.sample_rate_hz = sample_rate_hz
