@@ -46,11 +46,19 @@ class TowerContract:
     modality: str | None = None
 
     def build(self, variant: str, seed: int = 0) -> Tower:
-        torch.manual_seed(seed)
-        backbone = self.backbone()
-        apply_tuning(backbone, rank=4, **VARIANTS[variant])
+        """A tower of its own for each test; the network is built once a class and seed, because that takes longest."""
+        built = self.__class__.__dict__.get("_built", {})
+        self.__class__._built = built
+        if seed not in built:
+            torch.manual_seed(seed)
+            built[seed] = self.backbone()
+        backbone = copy.deepcopy(built[seed])
         torch.manual_seed(seed + 1)
+        apply_tuning(backbone, rank=4, **VARIANTS[variant])
+        torch.manual_seed(seed + 2)
         return Tower(backbone, 12, modality=self.modality)
+
+    _built: dict[int, Backbone]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         taken = [variant for variant in VARIANTS if variant not in self.refuses]

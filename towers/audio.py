@@ -67,8 +67,11 @@ class TorchaudioSound(Backbone):
         net.aux = None
         if not net.encoder.transformer.layer_norm_first:
             net.encoder.transformer.layer_norm = nn.Identity()
-        # A weight that is computed from two others at each call cannot be sent to another process.
-        parametrize.remove_parametrizations(net.encoder.transformer.pos_conv_embed.conv, "weight")
+        # A weight that is computed from two others at each call cannot be sent to another process, nor can the hook
+        # that read such weights from older files.
+        positions = net.encoder.transformer.pos_conv_embed.conv
+        parametrize.remove_parametrizations(positions, "weight")
+        positions._load_state_dict_pre_hooks.clear()
         self.net: nn.Module = net
         self.dim = int(params["encoder_embed_dim"])
         self.sample_rate_hz = sample_rate_hz

@@ -179,9 +179,11 @@ class Tower(nn.Module):
         """
         super().train(mode)
         backbone = self._modules.get("backbone")
-        if backbone is not None and mode:
-            if self.tuning != "full":
-                backbone.eval()
+        if backbone is None or not mode:
+            return self
+        if self.tuning != "full":
+            backbone.eval()
+        elif not all(weight.requires_grad for weight in backbone.parameters()):
             for module in backbone.modules():
                 weights = list(module.parameters())
                 if weights and not any(weight.requires_grad for weight in weights):
