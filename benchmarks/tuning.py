@@ -5,8 +5,8 @@
 `photos`: a ViT that knows `subCategory` from one half of the `fashion` photos (`benchmarks/pretraining.py`) learns
 `articleType` and `baseColour` of the other half, both at once; accuracy on held-out products. `sounds`: a ViT that
 knows genres from one half of the `emotify` tracks learns who likes the other half; AUC of likes against dislikes on
-held-out tracks. `titles`: MiniLM learns which instrument is bought next, from the mean of the last two titles;
-NDCG@10 among held-out items, for held-out people.
+held-out tracks. `titles`: MiniLM learns what is bought next from the mean of the last three titles; NDCG@10 among
+held-out items, for held-out people.
 
 `frozen` trains the projection and the head until validation is best. All others start from there, so that what they
 add is the backbone's doing. Learning rate (first seed) and epoch (every seed) are chosen on a validation part; the test

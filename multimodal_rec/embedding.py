@@ -14,7 +14,7 @@ from multimodal_rec.config import MODALITIES
 from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ItemError
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.features import ContentFeatures
+from multimodal_rec.features import ContentFeatures, PreparedMemory
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.rows import ItemRows, ModalityRows, check_unique, to_json
 from multimodal_rec.schema import Schema
@@ -47,6 +47,8 @@ class EmbeddingJob:
     """Item id → behaviour features, for the items that somebody took."""
     cache: FeatureCache
     num_workers: int = 0
+    prepared: PreparedMemory | None = None
+    """What training has made ready already, of the same items."""
 
     def run(self, items: pd.DataFrame, store: ItemStore) -> EmbedReport:
         """Embed what is new or changed among `items`, in chunks, each committed as it is done.
@@ -140,7 +142,7 @@ class EmbeddingJob:
             content,
             cache=self.cache,
             num_workers=self.num_workers,
-            prepared_mb=0,
+            prepared=self.prepared,
         )
         tokens: list[np.ndarray] = []
         present: list[np.ndarray] = []

@@ -18,11 +18,33 @@ from towers import Tower, TowerBatch
 Prepared = dict[str, Tensor]
 
 
+class PreparedMemory:
+    """Tensors that towers made ready, by modality and content hash, so that no picture is decoded once an epoch.
+
+    `room_mb`: what is kept at most, in megabytes; what comes when it is full is not.
+    """
+
+    def __init__(self, room_mb: float = 2048) -> None:
+        self._held: dict[tuple[str, str], Prepared] = {}
+        self._room_bytes = room_mb * 1e6
+
+    def get(self, modality: str, content_hash: str) -> Prepared | None:
+        """What was kept; None where nothing was."""
+        return self._held.get((modality, content_hash))
+
+    def put(self, modality: str, content_hash: str, prepared: Prepared) -> None:
+        """Keep it if there is room."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in prepared.values())
+        if size <= self._room_bytes:
+            self._room_bytes -= size
+            self._held[modality, content_hash] = prepared
+
+
 class ContentFeatures:
     """Backbone features of the items of one `ItemContent`.
 
-    A row whose media cannot be read is absent everywhere, and `reasons` says why. `prepared_mb`: tensors that towers
-    made ready are kept up to this many megabytes, so that training does not decode a picture once an epoch.
+    A row whose media cannot be read is absent everywhere, and `reasons` says why. `prepared`: what trained towers made
+    ready is looked up and kept there; None keeps nothing.
     """
 
     def __init__(
@@ -33,7 +55,7 @@ class ContentFeatures:
         cache: FeatureCache,
         num_workers: int = 0,
         batch_size: int = 64,
-        prepared_mb: float = 2048,
+        prepared: PreparedMemory | None = None,
     ) -> None:
         self.reasons: dict[int, str] = {}
         self._towers = dict(towers)
@@ -41,8 +63,8 @@ class ContentFeatures:
         self._cache = cache
         self._num_workers = num_workers
         self._batch_size = batch_size
-        self._prepared: dict[tuple[int, str], Prepared | None] = {}
-        self._room_bytes = prepared_mb * 1e6
+        self.prepared = prepared
+        self._absent: set[tuple[int, str]] = set()
 
     def features(self, rows: Sequence[int], modality: str) -> ModalityFeatures:
         """Features of these items, on the CPU, in evaluation mode and without gradients.
@@ -126,27 +148,37 @@ class ContentFeatures:
         yield from ((row, prepared) for row, prepared in ready if prepared is not None)
 
     def _ready(self, row: int, modality: str) -> Prepared | None:
-        if (row, modality) in self._prepared:
-            return self._prepared[row, modality]
-        return self._kept(row, modality, *_decode(self._content, row, modality))
+        if (row, modality) in self._absent:
+            return None
+        key = self._key(row, modality)
+        held = None if key is None or self.prepared is None else self.prepared.get(modality, key)
+        return self._kept(row, modality, *_decode(self._content, row, modality)) if held is None else held
 
     def _kept(self, row: int, modality: str, value: Content | None, reason: str | None) -> Prepared | None:
         if reason is not None:
             self.reasons.setdefault(row, reason)
-        if value is None:
+        prepared: Prepared | None = None
+        if value is not None:
+            try:
+                prepared = self._towers[modality].prepare_one(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                self.reasons.setdefault(row, f"{modality}: {error}")
+        if prepared is None:
+            self._absent.add((row, modality))
             return None
-        tower = self._towers[modality]
-        try:
-            prepared = tower.prepare_one(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            self.reasons.setdefault(row, f"{modality}: {error}")
-            return None
-        size = sum(tensor.numel() * tensor.element_size() for tensor in prepared.values())
-        # A backbone that is kept reads each item once: nothing to keep.
-        if not tower.keeps_backbone and size <= self._room_bytes:
-            self._room_bytes -= size
-            self._prepared[row, modality] = prepared
+        key = self._key(row, modality)
+        if key is not None and self.prepared is not None:
+            self.prepared.put(modality, key, prepared)
         return prepared
+
+    def _key(self, row: int, modality: str) -> str | None:
+        # A backbone that is kept reads each item once: nothing to keep.
+        if self.prepared is None or self._towers[modality].keeps_backbone:
+            return None
+        try:
+            return self._content.content_hash(row, modality)
+        except MediaError:
+            return None
 
 
 class _Decoding(Dataset[tuple[int, Content | None, str | None]]):

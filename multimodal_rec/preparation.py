@@ -14,7 +14,7 @@ from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ItemError
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.features import ContentFeatures
+from multimodal_rec.features import ContentFeatures, PreparedMemory
 from multimodal_rec.history import Histories
 from multimodal_rec.model import ItemFeatures, RecommenderModel
 from multimodal_rec.steps import TrainingData
@@ -38,6 +38,7 @@ def training_data(
         ItemContent(part.items, part.schema, max_windows=windows, frames=model.frames),
         cache=cache,
         num_workers=training.num_workers,
+        prepared=PreparedMemory(),
     )
     rows = range(part.num_items)
     modalities = {name: content.features(rows, name) for name in towers}

@@ -334,7 +334,8 @@ class Recommender:
         store.append_interactions(part.interactions)
         if part.users is not None:
             store.write_users(part.users)
-        self.embed(part.items)
+        job = replace(self._trained.job, prepared=data.content.prepared)
+        check_failures(job.run(part.items, store))
 
     def _check(self, part: Catalogue) -> None:
         missing = [modality for modality in self.config.towers if modality not in part.schema.modalities]

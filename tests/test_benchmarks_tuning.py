@@ -79,17 +79,30 @@ def test_no_next_item_of_validation_or_test_occurs_in_training(tuning: ModuleTyp
     task = tuning.TASKS["titles"](SOURCE, tmp_path, 1.0)
     train = set(task.parts["train"].items.flatten().tolist())
     for part in ("valid", "test"):
-        assert train.isdisjoint(task.parts[part].labels.tolist())
-    assert {len(task.parts[part].items) for part in task.parts} == {500, 250, 800}
+        assert train.isdisjoint(task.parts[part].labels[:, -1].tolist())
+    assert {len(task.parts[part].items) for part in task.parts} == {1500, 400, 800}
 
 
 def test_titles_are_scored_by_the_rank_of_the_next_one(tuning: ModuleType, tmp_path: Path) -> None:
     score = tuning.TASKS["titles"](SOURCE, tmp_path, 0.015).score
     axes = torch.eye(3)
-    # The first person's next title is the nearest, the second's comes after the two others.
-    outputs = torch.stack([axes[[0, 0, 0]], torch.stack([axes[0], axes[2], axes[1]]), axes[[2, 2, 2]]])
-    ndcg = score(outputs, torch.tensor([7, 8, 9]))["next"]
+    # The first and third person's next title is the nearest, the second's comes after the two others.
+    second = torch.stack([axes[0], axes[0], axes[2], axes[1]])
+    outputs = torch.stack([axes[[0, 0, 0, 0]], second, axes[[2, 2, 2, 2]]])
+    ndcg = score(outputs, torch.tensor([[1, 2, 3, 7], [1, 2, 3, 8], [1, 2, 3, 9]]))["next"]
     assert ndcg == pytest.approx((1 + 1 / np.log2(3 + 1) + 1) / 3)
+
+
+def test_titles_are_learned_from_the_person_s_other_ones(tuning: ModuleType, tmp_path: Path) -> None:
+    loss = tuning.TASKS["titles"](SOURCE, tmp_path, 0.015).loss
+    axes = torch.eye(2)
+    labels = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    # Two people, each with four equal titles: the own title beats the other person's four by 1 / 0.05.
+    apart = loss(torch.stack([axes[[0] * 4], axes[[1] * 4]]), labels)
+    assert float(apart) == pytest.approx(np.log1p(4 * np.exp(-20.0)), abs=1e-6)
+    # The same item in the other's hands is no negative.
+    assert float(loss(torch.stack([axes[[0] * 4]] * 2), labels)) == pytest.approx(np.log(5))
+    assert float(loss(torch.stack([axes[[0] * 4]] * 2), labels[[0, 0]])) == pytest.approx(np.log(4))
 
 
 def test_the_halves_share_nothing_and_do_not_depend_on_order(monkeypatch: pytest.MonkeyPatch) -> None:

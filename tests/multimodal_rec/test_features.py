@@ -14,7 +14,7 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import TowerConfig
 from multimodal_rec.content import ItemContent
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.features import ContentFeatures
+from multimodal_rec.features import ContentFeatures, PreparedMemory
 from tests.multimodal_rec.tiny import NUM_ITEMS, write_catalogue
 from towers import Tower
 
@@ -41,7 +41,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def _features(towers: dict[str, Tower], catalogue: Catalogue, cache: FeatureCache | None = None) -> ContentFeatures:
     content = ItemContent(catalogue.items, catalogue.schema)
-    return ContentFeatures(towers, content, cache=FeatureCache() if cache is None else cache, batch_size=4)
+    kept = FeatureCache() if cache is None else cache
+    return ContentFeatures(towers, content, cache=kept, batch_size=4, prepared=PreparedMemory())
 
 
 def test_features_are_the_towers_own_in_order_with_zeros_where_absent(
@@ -90,10 +91,12 @@ def test_a_backbone_that_learns_is_never_cached_but_its_input_is_kept(
 
 def test_no_room_means_decoding_again(towers: dict[str, Tower], catalogue: Catalogue, reads: Counter[str]) -> None:
     content = ItemContent(catalogue.items, catalogue.schema)
-    features = ContentFeatures(towers, content, cache=FeatureCache(), prepared_mb=0)
-    for _ in range(2):
-        features.features([2], "image")
-    assert reads["image"] == 2
+    for prepared in (None, PreparedMemory(room_mb=0)):
+        reads.clear()
+        features = ContentFeatures(towers, content, cache=FeatureCache(), prepared=prepared)
+        for _ in range(2):
+            features.features([2], "image")
+        assert reads["image"] == 2
 
 
 def test_fresh_features_carry_gradients_and_say_whose_they_are(towers: dict[str, Tower], catalogue: Catalogue) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
+from multimodal_rec import content, media
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.errors import ConfigError
@@ -184,6 +185,15 @@ def test_a_kept_backbone_is_put_down_while_training_and_taken_up_again(
     assert not loaded.towers["text"].release_backbone()
     for each in (loaded, recommender):
         each.close()
+
+
+def test_fitting_decodes_a_picture_once(bert: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(content, "read_image", lambda path: (read.append(str(path)), media.read_image(path))[1])
+    recommender = Recommender(tiny_config(bert)).fit(catalogue, training=replace(CPU, epochs=2))
+    paths = [path for paths in catalogue.items["cover"] for path in paths]
+    assert sorted(read) == sorted(paths)
+    recommender.close()
 
 
 def test_settings_that_cannot_go_together_are_refused() -> None:
