@@ -108,9 +108,7 @@ def pretrain_sounds(source: Path, folder: Path, *, recipe: Recipe | None = None,
     labels, names = pd.factorize(chosen["genre"])
     torch.manual_seed(0)
     net = _vit(len(names), _SOUND_NET)
-    accuracy = fit_classifier(
-        net, sounds, torch.from_numpy(labels), augment=_disturb, recipe=recipe or Recipe(epochs=60)
-    )
+    accuracy = fit_classifier(net, sounds, torch.from_numpy(labels), augment=_disturb, recipe=recipe or Recipe())
     save(net, folder, {"input_size": (2, 64, 96), "mean": (0.0,) * 2, "std": (1.0,) * 2}, accuracy)
     return folder
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -35,8 +36,12 @@ class Checkpoint:
         self._accelerator.save_state(str(self._draft))
         self._accelerator.wait_for_everyone()
         if self._accelerator.is_main_process:
-            # Copies, since a module's tensors may share memory, which safetensors refuses.
-            save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, self._draft / "loop")
+            # Copies, since a module's tensors may share memory, or lie in another order, which safetensors refuses.
+            copies = {
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in tensors.items()
+            }
+            save_file(copies, self._draft / "loop")
             # Written last: a folder without it is not whole.
             (self._draft / "loop.json").write_text(json.dumps({"run": self._run, **values}), encoding="utf-8")
             shutil.rmtree(self._last, ignore_errors=True)

@@ -23,7 +23,8 @@ class RankBudget:
 
     def set_total_steps(self, total: int) -> None:
         """How many steps will be taken in all."""
-        self._config.total_step = max(total, 1)
+        # Ranks are given away once at least, and before the last step: PEFT asks for two steps.
+        self._config.total_step = total = max(total, 2)
         self._config.tinit, self._config.tfinal = total // 10, total // 3
         self._tuner[0].rankallocator.set_total_step(self._config.total_step)
 

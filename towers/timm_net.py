@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from huggingface_hub import try_to_load_from_cache
 from timm.data.config import resolve_data_config
 from torch import nn
@@ -52,6 +53,8 @@ def load_timm(name: str, *, pretrained: bool, in_chans: int = 3, input_size: tup
         # A ViT's position table belongs to a size; convolutional nets take any, and refuse the argument.
         kwargs["img_size"] = input_size
     net = timm.create_model(source, pretrained=pretrained, **kwargs)
+    # Channels last in memory: convolutions on a CPU take a third less time, and tensor cores want it too.
+    net = net.to(memory_format=torch.channels_last)
     data = resolve_data_config({}, model=net)
     if input_size is not None:
         data["input_size"] = (in_chans, *input_size)

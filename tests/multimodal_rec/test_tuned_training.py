@@ -85,6 +85,13 @@ def test_adalora_ends_at_its_budget(bert: Path, catalogue: Catalogue) -> None:
     assert sum(int((value != 0).sum()) for value in values) == 8
 
 
+def test_adalora_takes_a_run_of_one_step(bert: Path, catalogue: Catalogue) -> None:
+    training = replace(CPU, epochs=1, items_per_step=1000, gradient_accumulation=1000)
+    config = _config(bert, **WAYS["adalora"])
+    model, data = ready_to_train(catalogue, config, training)
+    assert len(train(model, data, config=config, training=training)) == 1
+
+
 def test_accumulation_changes_weights_less_often(
     bert: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
