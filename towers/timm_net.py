@@ -52,7 +52,7 @@ def load_timm(name: str, *, pretrained: bool, in_chans: int = 3, input_size: tup
     if input_size is not None and known is not None and known.fixed_input_size:
         # A ViT's position table belongs to a size; convolutional nets take any, and refuse the argument.
         kwargs["img_size"] = input_size
-    net = timm.create_model(source, pretrained=pretrained, **kwargs)
+    net: Any = timm.create_model(source, pretrained=pretrained, **kwargs)
     # Channels last in memory: convolutions on a CPU take a third less time, and tensor cores want it too.
     net = net.to(memory_format=torch.channels_last)
     data = resolve_data_config({}, model=net)
