@@ -62,7 +62,8 @@ class TowerConfig:
     gradient_checkpointing: bool = False
     """Compute blocks again in the backward pass instead of keeping what they computed: less memory, more time."""
     compile: bool = False
-    """Compile the backbone with torch.compile, which needs a C++ compiler on this machine."""
+    """Compile the backbone with torch.compile, which needs a C++ compiler on this machine and a minute or two; it pays
+    in long runs only."""
 
     def __post_init__(self) -> None:
         if ":" not in self.backbone:
