@@ -64,7 +64,7 @@ class EmbeddingJob:
         embedded, unchanged, failed = 0, 0, {}
         for start in range(0, len(items), _CHUNK):
             chunk = items.iloc[start : start + _CHUNK]
-            content = ItemContent(chunk, self.schema, max_windows=self._max_windows(), frames=self.model.frames)
+            content = ItemContent(chunk, self.schema, max_windows=self.model.max_windows, frames=self.model.frames)
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
             if rows:
@@ -83,9 +83,6 @@ class EmbeddingJob:
     @cached_property
     def _tower_fingerprints(self) -> dict[str, str]:
         return {name: self.model.tower(name).fingerprint() for name in self.model.towers}
-
-    def _max_windows(self) -> dict[str, int]:
-        return {name: self.model.tower(name).max_windows for name in self.model.towers}
 
     def _changed(
         self,

@@ -110,6 +110,11 @@ class RecommenderModel(nn.Module):
         return tower
 
     @property
+    def max_windows(self) -> dict[str, int]:
+        """Modality → how many pictures, windows or frames of an item its tower reads at most."""
+        return {name: self.tower(name).max_windows for name in self.towers}
+
+    @property
     def frames(self) -> str:
         """Which frames of a video its tower reads, for whoever decodes them."""
         return self.tower("video").frames if "video" in self.towers else "even"

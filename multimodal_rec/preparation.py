@@ -32,10 +32,9 @@ def training_data(
 ) -> TrainingData:
     """All items of `part` read once, its log as arrays. Raises `ItemError` naming the items that cannot be read."""
     towers = {name: model.tower(name) for name in model.towers}
-    windows = {name: tower.max_windows for name, tower in towers.items()}
     content = ContentFeatures(
         towers,
-        ItemContent(part.items, part.schema, max_windows=windows, frames=model.frames),
+        ItemContent(part.items, part.schema, max_windows=model.max_windows, frames=model.frames),
         cache=cache,
         num_workers=training.num_workers,
         prepared=PreparedMemory(),

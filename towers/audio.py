@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from towers.backbone import Backbone
+from towers.backbone import Backbone, load_fitting
 from towers.windows import cut_sound
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -153,11 +153,5 @@ def _load(net: nn.Module, file: Path, name: str, bundle: Any) -> None:
         state = bundle._get_state_dict({"weights_only": True})
     else:
         state = torch.load(file, weights_only=True, map_location="cpu")
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise OSError(
-            f"the weights in '{file}' do not fit torchaudio's '{name}': {reason} Expected the state_dict of that "
-            f"bundle's get_model()."
-        ) from error
+    expected = "the state_dict of that bundle's get_model()."
+    load_fitting(net, state, file=file, name=f"torchaudio's '{name}'", expected=expected)

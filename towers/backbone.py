@@ -138,5 +138,14 @@ def hash_state(digest: Any, state: Mapping[str, Tensor]) -> None:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
+def load_fitting(net: nn.Module, state: Mapping[str, Any], *, file: object, name: str, expected: str) -> None:
+    """Load weights into a network. Raises `OSError` with the first reason where they do not fit."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise OSError(f"the weights in '{file}' do not fit {name}: {reason} Expected {expected}") from error
+
+
 def _is_adapter(name: str) -> bool:
     return name.startswith("token_pooling.") or any(part in f".{name}" for part in _OF_ADAPTERS)

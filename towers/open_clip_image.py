@@ -19,6 +19,7 @@ from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import nn
 
+from towers.backbone import load_fitting
 from towers.pictures import PictureBackbone
 
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -146,14 +147,8 @@ def _load(net: nn.Module, path: str, name: str) -> None:
     state: dict[str, Any] = dict(converted)
     resize_pos_embed(state, whole)
     own = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    try:
-        net.load_state_dict(own)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise OSError(
-            f"the weights in '{path}' do not fit '{name}': {reason} Expected a file that open_clip saved of this "
-            f"architecture, at its own image size where that cannot be changed."
-        ) from error
+    expected = "a file that open_clip saved of this architecture, at its own image size where that cannot be changed."
+    load_fitting(net, own, file=path, name=f"'{name}'", expected=expected)
 
 
 @contextmanager

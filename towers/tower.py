@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ from towers.backbone import Backbone, hash_state
 from towers.layers import block_names, depth_of
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
 from towers.side import SideNetwork
-from towers.tuning import apply_tuning, merge_adapter
+from towers.tuning import apply_tuning, keeps_backbone, merge_adapter
+
+if TYPE_CHECKING:
+    # PEFT takes seconds to import, and few towers have adapters.
+    from towers.adalora import RankBudget
 
 
 class TowerBatch(NamedTuple):
@@ -94,7 +98,7 @@ class Tower(nn.Module):
     @property
     def keeps_backbone(self) -> bool:
         """Whether the backbone's weights stay as they are, so that what it gives can come from a cache."""
-        return self.tuning == "frozen" or self.adapter == "side"
+        return keeps_backbone(self.tuning, self.adapter)
 
     def prepare_one(self, value: Any) -> dict[str, Tensor]:
         """CPU tensors of one item, each (window, ...); safe to send between processes.
@@ -215,27 +219,27 @@ class Tower(nn.Module):
 
     def set_total_steps(self, total: int) -> None:
         """Say how many training steps will pass through the backbone; only AdaLoRA asks."""
-        if self.owns_backbone and self.backbone.budget is not None:
-            self.backbone.budget.set_total_steps(total)
+        if self._budget is not None:
+            self._budget.set_total_steps(total)
 
     def after_step(self) -> None:
         """Call after each optimiser step whose batch passed the backbone, before gradients are cleared."""
-        if self.owns_backbone and self.backbone.budget is not None:
-            self.backbone.budget.after_step()
+        if self._budget is not None:
+            self._budget.after_step()
 
     def schedule_state(self) -> dict[str, Tensor]:
         """Where AdaLoRA's ranks stand, for a checkpoint; empty but for AdaLoRA. `load_schedule_state` reads it."""
-        return {} if not self.owns_backbone or self.backbone.budget is None else self.backbone.budget.state()
+        return {} if self._budget is None else self._budget.state()
 
     def load_schedule_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `schedule_state`."""
-        if self.owns_backbone and self.backbone.budget is not None:
-            self.backbone.budget.load_state(state)
+        if self._budget is not None:
+            self._budget.load_state(state)
 
     def penalty(self) -> Tensor:
         """What the adapter adds to the loss, a scalar; 0 but for AdaLoRA."""
-        if self.owns_backbone and self.backbone.budget is not None:
-            return self.backbone.budget.penalty()
+        if self._budget is not None:
+            return self._budget.penalty()
         return torch.zeros((), device=next(self.projection.parameters()).device)
 
     def save_adapter(self, folder: str | Path) -> None:
@@ -298,6 +302,10 @@ class Tower(nn.Module):
         for module in (self.side, self.pooling, self.projection):
             hash_state(digest, {} if module is None else module.state_dict())
         return digest.hexdigest()[:16]
+
+    @property
+    def _budget(self) -> RankBudget | None:
+        return self.backbone.budget if self.owns_backbone else None
 
     def _take_tuning(self, backbone: Backbone) -> None:
         self.tuning, self.adapter = backbone.tuning, backbone.adapter

@@ -62,6 +62,11 @@ def apply_tuning(
     backbone.train(training)
 
 
+def keeps_backbone(tuning: str, adapter: str | None) -> bool:
+    """Whether no gradient goes through a backbone tuned so: what it gives can come from a cache."""
+    return tuning == "frozen" or (tuning == "adapter" and adapter == "side")
+
+
 def adapter_targets(backbone: Backbone, adapter: str = "lora") -> tuple[str, ...]:
     """Names of the layers that low-rank matrices go beside. Raises `ValueError` where the network has none."""
     inside = {
@@ -120,7 +125,7 @@ def _check(backbone: Backbone, tuning: str, adapter: str, top_layers: int | None
         )
     if top_layers is not None and (tuning != "full" or top_layers < 1):
         raise ValueError(f"top_layers={top_layers} with tuning='{tuning}'. Expected at least 1, with tuning='full'.")
-    if backbone.token_pooling is not None and (tuning == "frozen" or (tuning == "adapter" and adapter == "side")):
+    if backbone.token_pooling is not None and keeps_backbone(tuning, adapter):
         raise ValueError(
             "pooling='attention' learns over every token, and a backbone that is kept (tuning='frozen', "
             "adapter='side') gives pooled rows only. Take pooling='mean' or 'cls', or another tuning."
