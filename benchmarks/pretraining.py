@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +38,14 @@ _PICTURE_NET: dict[str, Any] = {
     "depth": 6,
     "num_heads": 4,
 }
-_SOUND_NET: dict[str, Any] = {**_PICTURE_NET, "img_size": (64, 96), "patch_size": 16, "in_chans": 2}
+_SOUND_NET: dict[str, Any] = {
+    "img_size": (64, 96),
+    "patch_size": 16,
+    "in_chans": 2,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+}
 _WINDOWS_A_TRACK = 8
 
 
@@ -68,16 +74,22 @@ def read_products(source: Path) -> pd.DataFrame:
 
 
 def read_tracks(source: Path) -> pd.DataFrame:
-    """The `emotify` tracks, indexed by id, with genre, the file's path in `sound`, and how many liked and disliked."""
+    """The `emotify` tracks, indexed by id, with genre, the file's path in `sound`, and counts of what listeners said.
+
+    `liked` and `disliked`; every feeling's column says how many had it, and `no FEELING` how many had not.
+    """
     tracks = pd.read_csv(source / "emotify" / "tracks.csv", dtype={"track_id": str}).set_index("track_id")
     tracks["sound"] = [str(source / "emotify" / "audio" / f"{track}.ogg") for track in tracks.index]
     heard = pd.read_csv(source / "emotify" / "annotations.csv", skipinitialspace=True)
     heard.columns = heard.columns.str.strip()
+    heard = heard.astype({"track id": str})
+    feelings = list(heard.loc[:, "amazement":"sadness"])
     # A few listeners ticked both or neither: no opinion.
-    heard = heard[heard["liked"] + heard["disliked"] == 1].astype({"track id": str})
-    for opinion in ("liked", "disliked"):
-        counts = Counter(heard.loc[heard[opinion] == 1, "track id"].tolist())
-        tracks[opinion] = [counts[track] for track in tracks.index]
+    undecided = heard["liked"] + heard["disliked"] != 1
+    heard.loc[undecided, ["liked", "disliked"]] = 0
+    heard = heard.assign(**{f"no {feeling}": 1 - heard[feeling] for feeling in feelings})
+    for outcome in ["liked", "disliked", *feelings, *(f"no {feeling}" for feeling in feelings)]:
+        tracks[outcome] = heard.groupby("track id")[outcome].sum()
     return tracks
 
 

@@ -19,8 +19,9 @@ import pandas as pd
 
 from multimodal_rec import Catalogue, Evaluation, Recommender, RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.baselines import EASE, Baseline, ContentKNN, Popularity
-from multimodal_rec.evaluation import evaluate_ranking, paired_difference
-from multimodal_rec.metrics import auc
+from multimodal_rec.evaluation import evaluate_ranking
+from multimodal_rec.evaluation.judgements import auc
+from multimodal_rec.evaluation.significance import paired_difference
 
 MINILM = TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen", max_tokens=96)
 POSTER = TowerConfig("timm:test_byobnet", pretrained=False, tuning="frozen", image_size_px=64, max_windows=1)

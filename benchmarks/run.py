@@ -9,50 +9,41 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from multimodal_rec import Catalogue, Recommender, RecommenderConfig, TrainingConfig, default_config, write_sample
-from multimodal_rec.evaluation import evaluate_ranking
+from multimodal_rec import Catalogue, Recommender, TrainingConfig, default_config, write_sample
+from multimodal_rec.evaluation.ablations import without_part
+from multimodal_rec.evaluation.protocol import RankingTask
 from multimodal_rec.oracle import Oracle
 from multimodal_rec.planting import PARTS
-from multimodal_rec.samples import read_planted
+from multimodal_rec.samples import Kind, read_planted
 
-KINDS = ("product", "music", "video")
-
-
-def variant(config: RecommenderConfig, without: str) -> RecommenderConfig:
-    """The configuration that does not know of one part: a modality, attributes, behaviour or context."""
-    if without == "nothing":
-        return config
-    if without in config.towers:
-        towers = {name: tower for name, tower in config.towers.items() if name != without}
-        if without == "image" and "video" in towers:
-            # Its frames went through the image tower's backbone; now they have the same net to themselves.
-            towers["video"] = replace(config.towers["image"], max_windows=towers["video"].max_windows)
-        return replace(config, towers=towers)
-    return replace(config, **{without: False})
+KINDS: tuple[Kind, ...] = ("product", "music", "video")
 
 
-def sample(kind: str, out: Path) -> Catalogue:
+def sample(kind: Kind, out: Path) -> Catalogue:
+    """The sample catalogue, written once."""
     folder = out / "samples" / kind
     return Catalogue.read(folder) if (folder / "catalogue.toml").exists() else write_sample(kind, folder)
 
 
-def run(kind: str, without: str, seed: int, out: Path) -> dict[str, float]:
+def run(kind: Kind, without: str, seed: int, out: Path) -> dict[str, float]:
     """One training run and its test figures, from the file where it was run before."""
     path = out / f"{kind}-without-{without}-seed-{seed}.json"
     if path.exists():
         return json.loads(path.read_text())
     catalogue = sample(kind, out)
     train, valid, test = catalogue.split("time", valid=0.1, test=0.1)
-    config = variant(default_config(catalogue.schema), without)
+    config = default_config(catalogue.schema)
+    reduced = config if without == "nothing" else without_part(config, without)
+    if reduced is None:
+        raise SystemExit(f"without {without} nothing is left of the items of '{kind}'")
     started = time.perf_counter()
     training = TrainingConfig(seed=seed, progress=False, cache_dir=str(out / "cache"))
-    recommender = Recommender(config).fit(train, valid=valid, training=training)
+    recommender = Recommender(reduced).fit(train, valid=valid, training=training)
     seconds = time.perf_counter() - started
     late = sorted(set(test.items["item_id"]) - set(valid.items["item_id"]))
     figures = {
@@ -67,30 +58,21 @@ def run(kind: str, without: str, seed: int, out: Path) -> dict[str, float]:
     return figures
 
 
-def oracle(kind: str, out: Path) -> dict[str, float]:
+def oracle(kind: Kind, out: Path) -> dict[str, float]:
     """The learnable oracle's test figures."""
     catalogue = sample(kind, out)
-    train, valid, test = catalogue.split("time", valid=0.1, test=0.1)
-    known = pd.concat([train.interactions, valid.interactions], ignore_index=True)
+    split = catalogue.split("time", valid=0.1, test=0.1)
     planted = read_planted(out / "samples" / kind)
+    known = pd.concat([split.train.interactions, split.valid.interactions], ignore_index=True)
     score = Oracle.learnable(planted, known).score
-    late = sorted(set(test.items["item_id"]) - set(valid.items["item_id"]))
-
-    def ndcg(candidates: list[str] | None) -> float:
-        evaluation = evaluate_ranking(
-            score,
-            test.interactions,
-            known=known,
-            item_ids=planted.items["item_id"].tolist(),
-            context_columns=tuple(catalogue.schema.context),
-            candidates=candidates,
-        )
-        return evaluation.means()["ndcg@10"]
-
-    return {"ndcg@10": ndcg(None), "late ndcg@10": ndcg(late)}
+    everything, late = RankingTask.of_split(split), RankingTask.of_split(split, among="late")
+    return {
+        "ndcg@10": everything.judge(score).means()["ndcg@10"],
+        "late ndcg@10": late.judge(score).means()["ndcg@10"],
+    }
 
 
-def table(kind: str, seeds: list[int], out: Path) -> pd.DataFrame:
+def table(kind: Kind, seeds: list[int], out: Path) -> pd.DataFrame:
     """Mean and spread over seeds of the model and of the model trained without each part."""
     best = oracle(kind, out)
     parts = [part.name for part in PARTS[kind] if part.name != "co-consumption"]

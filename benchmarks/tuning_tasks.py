@@ -14,9 +14,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_rec.media import read_image, read_sound
+from towers.inputs import Sound
 
 RARE = 10
 """Labels that fewer photos of a half have are left out."""
+FEELINGS = (
+    "amazement",
+    "solemnity",
+    "tenderness",
+    "nostalgia",
+    "calmness",
+    "power",
+    "joyful_activation",
+    "tension",
+    "sadness",
+)
+"""Each listener ticked those that a track gave them (the Geneva Emotional Music Scales)."""
+OUTCOMES = {**{name: f"no {name}" for name in FEELINGS}, "liked": "disliked"}
+"""What is learned of a track, and what speaks against it: columns of `read_tracks`."""
+MOMENTS = 8
+"""So many pieces of a track are heard, each by itself."""
+SECONDS = 3.04
+"""Length of a piece: a window of the network, 95 hops of 512 samples at 16 kHz."""
 LAST = 3
 """So many titles speak for a person."""
 
@@ -36,14 +55,18 @@ class Task(NamedTuple):
     name: str
     backbone: str
     inputs: list[Any]
-    parts: dict[str, Part]
-    """train, valid and test."""
+    folds: list[dict[str, Part]]
+    """train, valid and test; several where inputs are few, so that more of them are tested."""
     loss: Callable[[Tensor, Tensor], Tensor]
     """Of outputs (example, slot, output) and labels."""
     score: Callable[[Tensor, Tensor], dict[str, float]]
     """Measures by name, higher is better, of the same two."""
     num_outputs: int | None = None
     """Of the linear head; None for none: the embeddings themselves are compared."""
+    one_slot: bool = False
+    """Train on one input of each example, drawn anew in every epoch; all are read where it is measured."""
+    measured_every: int = 1
+    """Epochs from one look at the validation part to the next."""
     epochs: int = 8
     side_epochs: int = 30
     frozen_epochs: int = 100
@@ -78,30 +101,45 @@ def photos(source: Path, pretrained: Path, share: float) -> Task:
         return dict(zip(columns, (found == labels).float().mean(dim=0).tolist(), strict=True))
 
     inputs = [read_image(path) for path in chosen["photo"]]
-    parts = _parts(labels, (800, 400, 1000))
-    return Task("photos", f"timm:{folder}", inputs, parts, loss, score, num_outputs=sum(widths))
+    ends = [round(len(labels) * end / 2200) for end in (800, 1200)]
+    rows = zip(("train", "valid", "test"), torch.arange(len(labels)).tensor_split(ends), strict=True)
+    folds = [{name: Part(each[:, None], labels[each]) for name, each in rows}]
+    return Task("photos", f"timm:{folder}", inputs, folds, loss, score, num_outputs=sum(widths))
 
 
-def sounds(source: Path, pretrained: Path, share: float) -> Task:
-    """Likes and dislikes of the tracks that the network has not heard."""
+def music(source: Path, pretrained: Path, share: float) -> Task:
+    """What listeners felt at the tracks that the network has not heard, and whether they liked them."""
     recipe, limit = _shortened(share, 200)
-    folder = pretrain_sounds(source, pretrained / "sounds", recipe=recipe, limit=limit)
+    folder = pretrain_sounds(source, pretrained / "music", recipe=recipe, limit=limit)
     tracks = read_tracks(source)
-    chosen = tracks.loc[halves(list(tracks.index))[1][: max(12, round(200 * share))]]
-    labels = torch.from_numpy(chosen[["liked", "disliked"]].to_numpy(np.float32))
+    chosen = tracks.loc[halves(list(tracks.index))[1][: max(20, round(200 * share))]]
+    # (track, outcome, yes or no): how many listeners.
+    counts = [[chosen[outcome], chosen[against]] for outcome, against in OUTCOMES.items()]
+    labels = torch.from_numpy(np.array(counts, np.float32)).permute(2, 0, 1).contiguous()
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        logit = outputs[:, 0, 0]
-        return (labels[:, 0] * F.softplus(-logit) + labels[:, 1] * F.softplus(logit)).sum() / labels.sum()
+        logit, (yes, no) = outputs.mean(dim=1), labels.unbind(dim=2)
+        return ((yes * F.softplus(-logit) + no * F.softplus(logit)).sum(dim=0) / (yes + no).sum(dim=0)).sum()
 
     def score(outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        logit, likes, dislikes = outputs[:, 0, 0], labels[:, 0], labels[:, 1]
-        above = (logit[:, None] > logit[None, :]).float() + 0.5 * (logit[:, None] == logit[None, :]).float()
-        return {"liked": float(likes @ above @ dislikes / (likes.sum() * dislikes.sum()))}
+        found: dict[str, float] = {}
+        for index, outcome in enumerate(OUTCOMES):
+            logit, (yes, no) = outputs[..., index].mean(dim=1), labels[:, index].unbind(dim=1)
+            above = (logit[:, None] > logit[None, :]).float() + 0.5 * (logit[:, None] == logit[None, :]).float()
+            found[outcome] = float(yes @ above @ no / (yes.sum() * no.sum()))
+        return found
 
-    inputs = [read_sound(path) for path in chosen["sound"]]
-    task = Task("sounds", f"spectrogram:{folder}", inputs, _parts(labels, (100, 30, 70)), loss, score, num_outputs=1)
-    return task._replace(max_windows=4)
+    inputs = [moment for path in chosen["sound"] for moment in _moments(read_sound(path))]
+    items = torch.arange(len(inputs)).unflatten(0, (len(chosen), MOMENTS))
+    # A fifth of the tracks chooses rates and epochs; each of the others is tested in one fold and trained on in three.
+    valid, *judged = torch.arange(len(chosen)).chunk(5)
+    folds = []
+    for fold, test in enumerate(judged):
+        rows = {"train": torch.cat(judged[:fold] + judged[fold + 1 :]), "valid": valid, "test": test}
+        folds.append({name: Part(items[each], labels[each]) for name, each in rows.items()})
+    task = Task("music", f"spectrogram:{folder}", inputs, folds, loss, score, num_outputs=len(OUTCOMES))
+    task = task._replace(one_slot=True, measured_every=5, epochs=40, side_epochs=40)
+    return task._replace(adapter_rates=(3e-3, 1e-2), full_rates=(3e-4, 1e-3))
 
 
 def titles(source: Path, pretrained: Path, share: float) -> Task:  # noqa: ARG001  (the same call as its two siblings)
@@ -114,12 +152,11 @@ def titles(source: Path, pretrained: Path, share: float) -> Task:  # noqa: ARG00
     used = sorted({item for items in bought for item in items})
     draw = np.random.default_rng(0)
     fate = dict(zip(used, draw.choice(["train", "valid", "test"], size=len(used), p=[0.6, 0.15, 0.25]), strict=True))
-    counts = {"train": round(1500 * share), "valid": round(400 * share), "test": round(800 * share)}
-    bought_by: dict[str, list[list[str]]] = {part: [] for part in counts}
-    for items in (bought[index] for index in draw.permutation(len(bought))):
+    bought_by: dict[str, list[list[str]]] = {"train": [], "valid": [], "test": []}
+    for items in (bought[index] for index in draw.permutation(len(bought))[: round(len(bought) * share)]):
         # The last purchase says which part a person belongs to; what came before it is always a training item.
         part, before = fate[items[-1]], [item for item in items[:-1] if fate[item] == "train"]
-        if len(bought_by[part]) < counts[part] and len(before) >= LAST:
+        if len(before) >= LAST:
             bought_by[part].append([*before[-LAST:], items[-1]])
     ids = sorted({item for part in bought_by.values() for row in part for item in row})
     row_of = {item: row for row, item in enumerate(ids)}
@@ -147,18 +184,17 @@ def titles(source: Path, pretrained: Path, share: float) -> Task:  # noqa: ARG00
         return {"next": float(torch.where(rank < 10, 1 / torch.log2(rank + 2.0), 0.0).mean())}
 
     inputs = [title_of[item] for item in ids]
-    task = Task("titles", "hf:all-MiniLM-L6-v2", inputs, parts, loss, score)
+    task = Task("titles", "hf:all-MiniLM-L6-v2", inputs, [parts], loss, score)
     # MiniLM was trained on a billion pairs; what a net of 2,500 photos can bear would undo it.
     task = task._replace(adapter_rates=(1e-3, 3e-3), full_rates=(3e-5, 1e-4), embedding_dim=384)
     return task._replace(epochs=1, side_epochs=10, frozen_epochs=20)
 
 
-def _parts(labels: Tensor, sizes: tuple[int, int, int]) -> dict[str, Part]:
-    """Inputs, which are in random order already, cut in proportion to `sizes`; each is an example of its own."""
-    ends = [round(len(labels) * part / sum(sizes)) for part in np.cumsum(sizes)]
-    rows = torch.arange(len(labels))
-    cuts = zip(("train", "valid", "test"), [0, *ends], ends, strict=False)
-    return {name: Part(rows[low:high, None], labels[low:high]) for name, low, high in cuts}
+def _moments(sound: Sound) -> list[Sound]:
+    """Pieces of a track, each as long as a window of the network, evenly spread from its start to its end."""
+    length = round(SECONDS * sound.sample_rate_hz)
+    starts = np.linspace(0, sound.samples.shape[1] - length, MOMENTS).round().astype(int)
+    return [Sound(sound.samples[:, start : start + length], sound.sample_rate_hz) for start in starts]
 
 
 def _shortened(share: float, inputs: int) -> tuple[Recipe, int]:
@@ -167,5 +203,5 @@ def _shortened(share: float, inputs: int) -> tuple[Recipe, int]:
     return recipe._replace(epochs=max(1, round(recipe.epochs * share))), max(12, round(inputs * share))
 
 
-TASKS: dict[str, Callable[[Path, Path, float], Task]] = {"sounds": sounds, "photos": photos, "titles": titles}
+TASKS: dict[str, Callable[[Path, Path, float], Task]] = {"music": music, "photos": photos, "titles": titles}
 """A task by name, of the source, where pretrained networks are kept, and the share of everything to take."""

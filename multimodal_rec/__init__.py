@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ConfigError,
         ContextError,
         ItemError,
+        LeakError,
         MediaError,
         MultimodalRecError,
         NotFittedError,
@@ -26,8 +27,16 @@ if TYPE_CHECKING:
         StoreError,
         UnknownIdError,
     )
-    from multimodal_rec.evaluation import Evaluation
+    from multimodal_rec.evaluation import Evaluation, evaluate_ranking
+    from multimodal_rec.evaluation.audit import Audit, audit_parts
+    from multimodal_rec.evaluation.experiment import analyse_experiment
+    from multimodal_rec.evaluation.judgements import evaluate_judgements
+    from multimodal_rec.evaluation.protocol import RankingTask
+    from multimodal_rec.evaluation.sample_size import people_for_mean, people_for_rate
+    from multimodal_rec.evaluation.segments import popularity_labels
+    from multimodal_rec.evaluation.significance import compare_runs, paired_difference
     from multimodal_rec.explanation import Explanation
+    from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
     from multimodal_rec.recommender import Recommendations, Recommender
     from multimodal_rec.retrieval import Query
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from multimodal_rec.schema import Schema
 
 __all__ = [
+    "Audit",
     "Catalogue",
     "CatalogueError",
     "ConfigError",
@@ -42,11 +52,13 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "ItemError",
+    "LeakError",
     "MediaError",
     "MultimodalRecError",
     "NotFittedError",
     "Person",
     "Query",
+    "RankingTask",
     "Recommendations",
     "Recommender",
     "RecommenderConfig",
@@ -57,18 +69,30 @@ __all__ = [
     "TowerCost",
     "TrainingConfig",
     "UnknownIdError",
+    "analyse_experiment",
+    "audit_parts",
     "build_tower",
+    "compare_runs",
     "default_config",
+    "evaluate_judgements",
+    "evaluate_ranking",
+    "paired_difference",
+    "people_for_mean",
+    "people_for_rate",
+    "popularity_labels",
+    "read_mmrec",
     "tower_costs",
     "write_sample",
 ]
 
 _HOMES = {
+    "Audit": "evaluation.audit",
     "Catalogue": "catalogue",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
     "Person": "people",
     "Query": "retrieval",
+    "RankingTask": "evaluation.protocol",
     "Recommendations": "recommender",
     "Recommender": "recommender",
     "RecommenderConfig": "config",
@@ -76,8 +100,18 @@ _HOMES = {
     "TowerConfig": "config",
     "TowerCost": "costs",
     "TrainingConfig": "config",
+    "analyse_experiment": "evaluation.experiment",
+    "audit_parts": "evaluation.audit",
     "build_tower": "builders",
+    "compare_runs": "evaluation.significance",
     "default_config": "defaults",
+    "evaluate_judgements": "evaluation.judgements",
+    "evaluate_ranking": "evaluation",
+    "paired_difference": "evaluation.significance",
+    "people_for_mean": "evaluation.sample_size",
+    "people_for_rate": "evaluation.sample_size",
+    "popularity_labels": "evaluation.segments",
+    "read_mmrec": "mmrec",
     "tower_costs": "costs",
     "write_sample": "samples",
 }

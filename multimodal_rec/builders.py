@@ -16,6 +16,7 @@ from towers import (
     Backbone,
     BackboneOptions,
     Tower,
+    VectorStatistics,
     apply_tuning,
     build_backbone,
     recompute_blocks,
@@ -31,19 +32,23 @@ def build_tower(
     shared: Tower | None = None,
     seed: int | None = None,
     load_weights: bool = True,
+    vectors: VectorStatistics | None = None,
 ) -> Tower:
     """One tower: its backbone loaded and tuned, its projection fresh, in training mode.
 
     `modality`: None takes what the backbone's prefix reads; `video` puts a tower of frames over an image backbone.
     `shared`: the image tower whose backbone `frames:image` uses; its tuning rules then. `seed`: of fresh weights,
     without touching the global random state; None draws from the global one. `load_weights=False` reads no weight
-    file although the configuration says pretrained, for a saved state that is loaded next.
+    file although the configuration says pretrained, for a saved state that is loaded next. `vectors`: how the vectors
+    lie that a tower of vectors reads.
     Raises `ConfigError` for what cannot work together or is not on this machine.
     """
     try:
         with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
             if seed is not None:
                 torch.manual_seed(seed)
+            if split_name(config.backbone)[0] == "vectors":
+                return _build_for_vectors(config, modality, embedding_dim, vectors)
             return _build(config, modality, embedding_dim, shared, load_weights)
     except ConfigError:
         raise
@@ -66,6 +71,7 @@ def build_model(
                 embedding_dim=config.embedding_dim,
                 shared=towers.get("image"),
                 load_weights=load_weights,
+                vectors=vocabulary.vectors.get(modality),
             )
         shape = ModelShape(
             embedding_dim=config.embedding_dim,
@@ -76,6 +82,20 @@ def build_model(
             event_weights=vocabulary.event_weights,
         )
         return RecommenderModel(towers, shape, dropout=config.dropout, temperature=config.temperature)
+
+
+def _build_for_vectors(
+    config: TowerConfig, modality: str | None, embedding_dim: int, vectors: VectorStatistics | None
+) -> Tower:
+    if modality is None:
+        raise ConfigError(
+            f"the vectors of '{config.backbone}' may stand for any modality. Say for which, such as modality='audio'."
+        )
+    backbone = build_backbone(config.backbone, BackboneOptions(modality=modality, vectors=vectors))
+    apply_tuning(
+        backbone, config.tuning, adapter=config.adapter, rank=config.adapter_rank, top_layers=config.top_layers
+    )
+    return Tower(backbone, embedding_dim, modality=modality)
 
 
 def _build(
@@ -91,10 +111,11 @@ def _build(
             f"Expected a backbone that starts with {fitting or 'another prefix'}."
         )
     if prefix == "frames" and rest == "image":
-        if shared is None:
+        if shared is None or shared.columns:
+            why = "there is no image tower" if shared is None else "that tower reads vectors, no pictures"
             raise ConfigError(
-                "'frames:image' shares the image tower's backbone, and there is no image tower. Add one, or name "
-                "the video tower's own backbone, such as 'timm:resnet10t'."
+                f"'frames:image' shares the image tower's backbone, and {why}. Add one, or name the video tower's own "
+                "backbone, such as 'timm:resnet10t'."
             )
         return Tower(shared, embedding_dim, modality="video", max_windows=config.max_windows, frames=config.frames)
     # Random weights cannot be read again, and those of a saved model come from its own file.

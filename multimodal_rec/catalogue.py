@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from multimodal_rec.characters import read_csv_text
-from multimodal_rec.checking import Tables, check_tables, set_aside
+from multimodal_rec.checking import COLUMN_IS_MISSING, Tables, check_tables, set_aside
 from multimodal_rec.errors import CatalogueError, Problem
 from multimodal_rec.schema import Schema
-from multimodal_rec.splits import TEST, TRAIN, VALID, Split, split_parts
+from multimodal_rec.splits import GIVEN_TEST, GIVEN_VALID, TEST, TRAIN, VALID, Part, Split, split_parts
+from multimodal_rec.vectors import attach_vectors, write_vectors
 
 _FILES = ("items", "interactions", "users")
 
@@ -29,7 +30,8 @@ class Catalogue:
     """
 
     items: pd.DataFrame
-    """`item_id` (unique str), texts (str or None), media (lists of absolute paths, empty where absent), attributes."""
+    """`item_id` (unique str), texts (str or None), media (lists of absolute paths, empty where absent), attributes,
+    vectors (float32 (dim,) or None)."""
     interactions: pd.DataFrame
     """`user_id`, `item_id`, and where known `timestamp` (int64 Unix seconds), `position`, `event`, `value`, context."""
     users: pd.DataFrame | None
@@ -40,12 +42,16 @@ class Catalogue:
     """Why rows were set aside under `on_error="quarantine"`."""
     media: Path | None = None
     """The folder that the media paths lie in, where there is one."""
+    part: Part | None = None
+    """Which part of a split this is; None for a whole catalogue."""
 
     @classmethod
     def read(cls, folder: str | Path, *, on_error: Literal["raise", "quarantine"] = "raise") -> Catalogue:
         """The catalogue in `folder`: `catalogue.toml`, `items`, `interactions`, `users` (parquet or CSV), `media/`.
 
-        In a CSV only an empty cell is missing ("NA" is a word), and several tags or paths are joined by "|".
+        Columns of vectors are lists in `items.parquet`, or files: `vectors/<column>.npy` (vector, dim) with the item
+        ids of its rows, one a line, in `vectors/<column>.ids.txt`. In a CSV only an empty cell is missing ("NA" is a
+        word), and several tags or paths are joined by "|".
         `on_error="quarantine"` drops rows with problems, lists them in `quarantined`, and still raises where a whole
         column is at fault. Raises `CatalogueError` with all problems of all files.
         """
@@ -58,11 +64,18 @@ class Catalogue:
             raise CatalogueError(
                 f"catalogue '{folder}' has no items. Expected a file items.parquet or items.csv in it."
             )
-        items = _read_table(paths[0])
+        items, found = attach_vectors(_read_table(paths[0]), folder, schema)
         interactions, users = [None if path is None else _read_table(path) for path in paths[1:]]
         files = [name if path is None else path.name for name, path in zip(_FILES, paths, strict=True)]
         return _checked(
-            items, interactions, users, schema=schema, media=folder / "media", files=files, on_error=on_error
+            items,
+            interactions,
+            users,
+            schema=schema,
+            media=folder / "media",
+            files=files,
+            on_error=on_error,
+            found=found,
         )
 
     @classmethod
@@ -87,8 +100,9 @@ class Catalogue:
     def write(self, folder: str | Path, *, format: Literal["parquet", "csv"] = "parquet") -> Path:  # noqa: A002 (pandas' word)
         """The folder, with this catalogue in it as `read` takes it: tables, schema, and a copy of every media file.
 
-        Media keep their names below `media/` where they came from one folder, else they are named by column and row.
-        Raises `CatalogueError` for another format, or where the folder holds the tables in the other format.
+        Vectors go to files of their own under `vectors/`, in float32. Media keep their names below `media/` where they
+        came from one folder, else they are named by column and row. Raises `CatalogueError` for another format, or
+        where the folder holds the tables in the other format.
         """
         if format not in ("parquet", "csv"):
             raise CatalogueError(f"format '{format}' is unknown. Expected 'parquet' or 'csv'.")
@@ -110,6 +124,9 @@ class Catalogue:
                 for row, paths in enumerate(items[column])
             ]
             items[column] = pd.Series(names, index=items.index, dtype=object)
+        for column in self.schema.vector_columns:
+            write_vectors(folder, column, self.item_ids, items[column].tolist())
+        items = items.drop(columns=list(self.schema.vector_columns))
         (folder / "catalogue.toml").write_text(self.schema.to_toml(), encoding="utf-8")
         for name, frame in zip(_FILES, (items, self.interactions, self.users), strict=True):
             if frame is not None:
@@ -122,24 +139,35 @@ class Catalogue:
         """Three catalogues: to learn from, to choose on, to judge on. `how` is one of `splits.SPLITS`.
 
         `time` cuts at one moment for everybody, `last` keeps each person's last two interactions, `share` each
-        person's last shares, `cold_items` every interaction with some items; `random` draws interactions and `label`
-        reads the part from `column`; `splits.split_parts` has the exact rules. Items that first appear in a later
-        part are in that part's catalogue only: `train.items` holds the items with training interactions and those
-        that nobody ever touched, `valid.items` adds those first seen in validation, `test.items` is everything.
+        person's last shares, `cold_items` every interaction with some items, `cold_users` with some people, whose
+        histories are then in `part.given`; `random` draws interactions and `label` reads the part from `column`;
+        `splits.split_parts` has the exact rules. Items that first appear in a later part are in that part's catalogue
+        only: `train.items` holds the items with training interactions and those that nobody ever touched,
+        `valid.items` adds those first seen in validation, `test.items` is everything.
 
         Raises `SplitError` without the order that `how` needs, or where a part would be empty.
         """
-        parts = split_parts(self.interactions, how, valid=valid, test=test, seed=seed, column=column)
-        touched = self.items["item_id"].isin(self.interactions["item_id"].tolist()).to_numpy()
+        log = self.interactions
+        codes = split_parts(log, how, valid=valid, test=test, seed=seed, column=column)
+        touched = self.items["item_id"].isin(log["item_id"].tolist()).to_numpy()
+        starts = [_first_moment(log.loc[codes == code]) if how == "time" else None for code in (VALID, TEST)]
+        marks = (
+            (TRAIN, -1, Part(name="train", how=how, until=starts[1] if starts[0] is None else starts[0])),
+            (VALID, GIVEN_VALID, Part(name="valid", how=how, since=starts[0], until=starts[1])),
+            (TEST, GIVEN_TEST, Part(name="test", how=how, since=starts[1])),
+        )
         catalogues = []
-        for part in (TRAIN, VALID, TEST):
-            seen = self.items["item_id"].isin(self.interactions["item_id"][parts <= part].tolist()).to_numpy()
-            keep = seen | ~touched if part != TEST else np.ones(len(self.items), dtype=bool)
+        for code, history, part in marks:
+            known = (codes <= code) | (codes == history)
+            seen = self.items["item_id"].isin(log["item_id"][known].tolist()).to_numpy()
+            keep = seen | ~touched if code != TEST else np.ones(len(self.items), dtype=bool)
+            given = log.loc[codes == history].reset_index(drop=True)
             catalogues.append(
                 replace(
                     self,
                     items=self.items[keep].reset_index(drop=True),
-                    interactions=self.interactions[parts == part].reset_index(drop=True),
+                    interactions=log[codes == code].reset_index(drop=True),
+                    part=replace(part, given=given) if len(given) else part,
                 )
             )
         return Split(*catalogues)
@@ -197,6 +225,7 @@ def _checked(
     media: Path | None,
     files: Sequence[str],
     on_error: str,
+    found: Sequence[Problem] = (),
 ) -> Catalogue:
     if on_error not in ("raise", "quarantine"):
         raise CatalogueError(f"on_error is '{on_error}'. Expected 'raise' or 'quarantine'.")
@@ -209,19 +238,26 @@ def _checked(
     if not len(items):
         raise CatalogueError(f"catalogue '{schema.name}' has no items: {files[0]} has no row. Add at least one item.")
     checked = check_tables(Tables(items, interactions, users), schema, media=media, files=files)
-    problems = checked.problems
+    # A column that is missing because its file cannot be read is one problem, not two.
+    unread = {problem.column for problem in found if problem.row is None}
+    own = [p for p in checked.problems if not (p.message == COLUMN_IS_MISSING and p.column in unread)]
+    problems = (*found, *own)
     whole = [problem for problem in problems if problem.row is None]
     if problems and (on_error == "raise" or whole):
         raise CatalogueError(f"catalogue '{schema.name}' has {_count(len(problems))}:", problems)
     if problems:
-        checked = set_aside(checked.tables, problems, files=files)
+        checked = set_aside(checked.tables, own, files=files)
         if not len(checked.tables.items):
             raise CatalogueError(f"catalogue '{schema.name}' has no items left: every row has a problem.", problems)
-    return Catalogue(*checked.tables, schema=schema, quarantined=checked.problems, media=media)
+    return Catalogue(*checked.tables, schema=schema, quarantined=(*found, *checked.problems), media=media)
 
 
 def _count(number: int) -> str:
     return "1 problem" if number == 1 else f"{number} problems"
+
+
+def _first_moment(log: pd.DataFrame) -> int | None:
+    return int(log["timestamp"].to_numpy().min()) if "timestamp" in log and len(log) else None
 
 
 def _table_path(folder: Path, name: str) -> Path | None:

@@ -21,10 +21,16 @@ from multimodal_rec.fields import (
     parse_field_type,
     tag_keys,
 )
+from multimodal_rec.media_paths import media_cells
 from multimodal_rec.schema import Schema
+from multimodal_rec.vectors import vector_cells
 
 LATEST_SECONDS = 10**11
 """Unix seconds beyond this (the year 5138) are milliseconds or worse."""
+
+
+COLUMN_IS_MISSING = "column is missing"
+"""What a problem says where a declared column is not in its table."""
 
 
 class Tables(NamedTuple):
@@ -52,8 +58,9 @@ def check_tables(
     """The tables in normal form and all of their problems.
 
     Normal form: ids and categories `str`, texts `str` or None, tags a tuple of `str`, numbers float64 (NaN where
-    missing), media a list of absolute paths, `timestamp` int64 Unix seconds, `position` float64, `event` `str` or
-    None, `value` float64. Undeclared columns stay as they are. A problem without a row means a whole column.
+    missing), media a list of absolute paths, vectors float32 (dim,) or None, `timestamp` int64 Unix seconds, `position`
+    float64, `event` `str` or None, `value` float64. Undeclared columns stay as they are. A problem without a row means
+    a whole column.
 
     `media`: the folder that every media path must lie in after links are followed; None takes absolute paths as they
     are. `files`: names of the three tables for the problems.
@@ -106,48 +113,54 @@ def _check_items(
     frame: pd.DataFrame, schema: Schema, media: Path | None, file: str, problems: list[Problem]
 ) -> pd.DataFrame:
     frame = _with_ids(frame, ("item_id",))
-    readable = schema.text + schema.media_columns
-    complete = all(column in frame for column in readable)
+    readable = schema.text + schema.media_columns + schema.vector_columns
+    complete = all(column in frame for column in ("item_id", *readable))
     columns = {"item_id": _id_column(unique=True)}
     columns |= {column: pa.Column(nullable=True, checks=_check("text", _is_text)) for column in schema.text}
     columns |= {column: pa.Column(nullable=True, checks=_check("paths", _is_paths)) for column in schema.media_columns}
+    columns |= {column: pa.Column(nullable=True) for column in schema.vector_columns}
     columns |= _field_columns(schema.attributes)
+    columns |= {column: pa.Column(nullable=True) for table, column in schema.updated.items() if table == "items"}
     _validate(frame, columns, file, problems)
     if not schema.modalities:
-        remedy = "Name at least one text, image, audio or video column under [columns] in catalogue.toml."
+        remedy = (
+            "Name at least one text, image, audio or video column under [columns] in catalogue.toml, or one of vectors "
+            "under [vectors]."
+        )
         problems.append(Problem(file, None, None, None, "no column is declared that a model could read", remedy))
     for column in schema.text:
         frame[column] = _objects(_text(value) for value in column_of(frame, column))
     root = None if media is None else media.resolve()
     seen: dict[str, str | Problem] = {}
     for column in schema.media_columns:
-        lists = []
-        for row, value in enumerate(column_of(frame, column)):
-            found = []
-            for path in media_paths(value):
-                if path not in seen:
-                    seen[path] = _resolve(path, root)
-                place = seen[path]
-                if isinstance(place, Problem):
-                    problems.append(place._replace(file=file, row=row, column=column))
-                else:
-                    found.append(place)
-            lists.append(found)
+        lists, bad = media_cells(column_of(frame, column), root, seen, file=file)
         frame[column] = _objects(lists)
+        problems += bad
+    for column in schema.vector_columns:
+        cells, bad = vector_cells(column_of(frame, column), file=file)
+        frame[column] = _objects(cells)
+        problems += bad
     _normalise_fields(frame, schema.attributes)
+    _normalise_moments(frame, schema.updated.get("items"), file, problems)
     # Where a whole column is missing, that is the one problem to correct first.
     if readable and complete:
-        ids = column_of(frame, "item_id")
-        blank = np.ones(len(frame), dtype=bool)
-        for column in readable:
-            blank &= ~frame[column].map(bool).to_numpy(dtype=bool)
-        # A row whose only picture is missing already has its problem.
-        blank[[p.row for p in problems if p.row is not None and p.column in schema.media_columns]] = False
-        for row in np.flatnonzero(blank):
-            message = "this item has no text, picture, sound or video"
-            remedy = f"Give it one of the columns {', '.join(readable)}, or leave it out."
-            problems.append(Problem(file, int(row), "item_id", ids.iloc[row], message, remedy))
+        problems += _nothing_to_read(frame, schema, file, problems)
     return frame
+
+
+def _nothing_to_read(frame: pd.DataFrame, schema: Schema, file: str, problems: Sequence[Problem]) -> Iterable[Problem]:
+    blank = np.ones(len(frame), dtype=bool)
+    for column in schema.text + schema.media_columns:
+        blank &= ~frame[column].map(bool).to_numpy(dtype=bool)
+    for column in schema.vector_columns:
+        blank &= frame[column].isna().to_numpy(dtype=bool)
+    # A row whose only picture is missing already has its problem.
+    broken = schema.media_columns + schema.vector_columns
+    blank[[p.row for p in problems if p.row is not None and p.column in broken]] = False
+    vectors = ", and no vector" if schema.vectors else ""
+    remedy = f"Give it one of the columns {', '.join(schema.text + broken)}, or leave it out."
+    message = f"this item has no text, picture, sound or video{vectors}"
+    return _row_problems(file, column_of(frame, "item_id"), blank, message=message, remedy=remedy)
 
 
 def _check_users(frame: pd.DataFrame, schema: Schema, file: str, problems: list[Problem]) -> pd.DataFrame:
@@ -155,10 +168,12 @@ def _check_users(frame: pd.DataFrame, schema: Schema, file: str, problems: list[
     columns = {"user_id": _id_column(unique=True)} | _field_columns(schema.user_attributes)
     if schema.profile is not None:
         columns[schema.profile] = pa.Column(nullable=True, checks=_check("text", _is_text))
+    columns |= {column: pa.Column(nullable=True) for table, column in schema.updated.items() if table == "users"}
     _validate(frame, columns, file, problems)
     if schema.profile is not None:
         frame[schema.profile] = _objects(_text(value) for value in column_of(frame, schema.profile))
     _normalise_fields(frame, schema.user_attributes)
+    _normalise_moments(frame, schema.updated.get("users"), file, problems)
     return frame
 
 
@@ -194,18 +209,25 @@ def _check_interactions(tables: Tables, schema: Schema, files: Sequence[str], pr
     if "position" in frame:
         frame["position"] = number_values(column_of(frame, "position"))
     if "timestamp" in frame:
-        stamps = column_of(frame, "timestamp")
-        seconds, missing, bad = unix_seconds(stamps)
-        if missing.all() and len(frame):
+        if column_of(frame, "timestamp").isna().all() and len(frame):
             return frame.drop(columns="timestamp")
-        remedy = "Give every row one, or none."
-        problems += _row_problems(
-            file, stamps, missing, message="no timestamp, while other rows have one", remedy=remedy
-        )
-        remedy = "Expected Unix seconds (not milliseconds) or an ISO 8601 time such as 2024-05-01T18:00:00Z."
-        problems += _row_problems(file, stamps, bad, message="unreadable timestamp", remedy=remedy)
-        frame["timestamp"] = seconds
+        frame["timestamp"] = _moments(frame, "timestamp", file, problems)
     return frame
+
+
+def _normalise_moments(frame: pd.DataFrame, column: str | None, file: str, problems: list[Problem]) -> None:
+    if column is not None and column in frame:
+        frame[column] = _moments(frame, column, file, problems)
+
+
+def _moments(frame: pd.DataFrame, column: str, file: str, problems: list[Problem]) -> np.ndarray:
+    stamps = column_of(frame, column)
+    seconds, missing, bad = unix_seconds(stamps)
+    remedy = "Give every row one, or none."
+    problems += _row_problems(file, stamps, missing, message="no timestamp, while other rows have one", remedy=remedy)
+    remedy = "Expected Unix seconds (not milliseconds) or an ISO 8601 time such as 2024-05-01T18:00:00Z."
+    problems += _row_problems(file, stamps, bad, message="unreadable timestamp", remedy=remedy)
+    return seconds
 
 
 def unix_seconds(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -230,15 +252,6 @@ def unix_seconds(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return _whole_seconds(seconds, missing)
 
 
-def media_paths(value: object) -> tuple[str, ...]:
-    """The paths of one cell: a list, or text such as "front.jpg|back.jpg"; () where it is missing."""
-    if isinstance(value, Path):
-        return (str(value),)
-    if isinstance(value, (str, list, tuple, np.ndarray)):
-        return tag_keys(value)
-    return ()
-
-
 def _since_epoch(times: Any) -> np.ndarray:
     return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
 
@@ -247,25 +260,6 @@ def _whole_seconds(seconds: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray
     bad = ~missing & ~(np.abs(seconds) < LATEST_SECONDS)
     whole = np.where(missing | bad, 0, np.floor(np.nan_to_num(seconds)))
     return whole.astype(np.int64), missing, bad
-
-
-def _resolve(path: str, root: Path | None) -> str | Problem:
-    def problem(message: str, remedy: str) -> Problem:
-        return Problem("", None, None, path, message, remedy)
-
-    if root is None and not Path(path).is_absolute():
-        return problem("relative media path without a media folder", "Pass media=FOLDER, or absolute paths.")
-    try:
-        place = (Path(path) if root is None else root / path).resolve()
-        if root is not None and not place.is_relative_to(root):
-            return problem(
-                "media path leads out of the media folder", "Put the file under media/ and name it from there."
-            )
-        if not place.is_file():
-            return problem("media file is missing", "Put it under media/, or leave the cell empty.")
-    except (OSError, ValueError, RuntimeError):
-        return problem("media path cannot be a file name", "Correct it, or leave the cell empty.")
-    return str(place)
 
 
 def _with_ids(frame: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
@@ -343,7 +337,7 @@ def _problem_of(file: str, check: str, column: object, value: object, index: obj
         remedy = "Add the column, or take it out of catalogue.toml."
         if str(value) in ("item_id", "user_id"):
             remedy = "Add the column: every row needs an id."
-        return Problem(file, None, str(value), None, "column is missing", remedy)
+        return Problem(file, None, str(value), None, COLUMN_IS_MISSING, remedy)
     row = int(str(index))
     if check.startswith("field "):
         remedy = f"Expected {expected_of(check.removeprefix('field '))}."

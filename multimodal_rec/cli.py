@@ -286,6 +286,51 @@ def evaluate(
 
 
 @app.command()
+def audit(
+    catalogue: CatalogueFolder,
+    *,
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training runs a variant.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs are kept.")] = Path("runs/audit"),
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train only these; may be repeated.")
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Train a model without each part of a catalogue, and with it made meaningless, and say what each part is worth."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        run = RunFile() if config is None else RunFile.read(config)
+        choice = run.split.with_option(split)
+        from multimodal_rec.catalogue import Catalogue
+        from multimodal_rec.defaults import default_config
+        from multimodal_rec.evaluation.audit import audit_parts
+
+        found = Catalogue.read(catalogue)
+        parts = choice.apply(found)
+        training = replace(run.training, progress=False, cache_dir=run.training.cache_dir or str(out / "cache"))
+        result = audit_parts(
+            found.split("time") if parts is None else parts,
+            run.config(default_config(found.schema)),
+            training=training,
+            seeds=range(seeds),
+            out=out,
+            only=only,
+            report=None if as_json else terminal.write_line,
+        )
+        if as_json:
+            terminal.write_json(result.to_dict())
+            return
+        rows = [tuple(row.values()) for row in result.rows()]
+        names = ("among", "variant", "NDCG@10", "spread", "difference", "95% from", "to", "p, Holm")
+        terminal.write_table("What each part is worth", names, rows)
+        for line in result.sentences:
+            terminal.write_line(line)
+
+
+@app.command()
 def demo(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write.")] = Path("runs/demo"),

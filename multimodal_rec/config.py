@@ -24,7 +24,9 @@ class TowerConfig:
 
     backbone: str
     """`hf:NAME`, `open_clip:ARCH/TAG`, `timm:NAME`, `torchaudio:BUNDLE`, `spectrogram:TIMM_NAME`, a local folder
-    after the same prefix, or `frames:image` (video through the image tower's backbone)."""
+    after the same prefix, `frames:image` (video through the image tower's backbone), or `vectors:` (whatever vectors
+    the catalogue declares for the modality, in place of its media; `vectors:COLUMN` or `vectors:COLUMN,COLUMN` takes
+    some of them)."""
     _: KW_ONLY
     tuning: Tuning = "frozen"
     """`frozen`: only the projection learns; `adapter`: small weights beside frozen ones; `full`: every weight."""
@@ -69,7 +71,8 @@ class TowerConfig:
         if ":" not in self.backbone:
             raise ConfigError(
                 f"backbone '{self.backbone}' has no prefix. Expected one of 'hf:', 'open_clip:', 'timm:', "
-                f"'torchaudio:', 'spectrogram:', 'frames:' before the name, such as 'hf:bert-base-uncased'."
+                f"'torchaudio:', 'spectrogram:', 'frames:', 'vectors:' before the name, such as "
+                "'hf:bert-base-uncased'."
             )
         _check_choice("tuning", self.tuning, get_args(Tuning))
         _check_choice("adapter", self.adapter, get_args(Adapter))

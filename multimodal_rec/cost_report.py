@@ -12,6 +12,7 @@ from multimodal_rec.content import ItemContent
 from multimodal_rec.costs import CatalogueSeconds, StepMemory, TowerCost, catalogue_seconds, step_memory, tower_costs
 from multimodal_rec.defaults import default_config
 from multimodal_rec.run_file import RunFile
+from multimodal_rec.vectors import vector_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,8 @@ def cost_report(folder: Path | None, run: RunFile, *, batch_size: int = 8, progr
     content, num_items = None, None
     if catalogue is not None:
         windows = {name: tower.max_windows for name, tower in config.towers.items()}
-        content = ItemContent(catalogue.items, catalogue.schema, max_windows=windows)
+        vectors = vector_columns(config, catalogue.schema)
+        content = ItemContent(catalogue.items, catalogue.schema, max_windows=windows, vectors=vectors)
         num_items = {name: int(content.present(name).sum()) for name in config.towers}
     costs = tower_costs(
         config,

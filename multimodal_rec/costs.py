@@ -19,7 +19,7 @@ from multimodal_rec.builders import build_tower
 from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.trial_batch import TrialBatch, trial_batch
+from multimodal_rec.trial_batch import TrialBatch, trial_batch, trial_vectors
 from towers import Tower
 
 _STEPS = 3
@@ -104,10 +104,10 @@ def tower_costs(
 ) -> list[TowerCost]:
     """What each tower of `config` costs, in the order of `MODALITIES`: one warm-up step, then the median of a few.
 
-    `items`: the batch is drawn from these, where they have the modality; else it is made up of what is usual (a
-    text of 64 words, one picture of 224 px, sound for all windows, four frames). `device` and `precision` as in
-    `TrainingConfig`. No weight file is read, because costs do not depend on what the weights are; the towers are
-    built one after another, and nothing of them stays. `progress`: a bar on standard error.
+    `items`: the batch is drawn from these, where they have the modality; else it is made up of what is usual (a text of
+    64 words, one picture of 224 px, sound for all windows, four frames, a vector of 512 numbers). `device` and
+    `precision` as in `TrainingConfig`. No weight file is read, because costs do not depend on what the weights are; the
+    towers are built one after another, and nothing of them stays. `progress`: a bar on standard error.
     Raises `ConfigError` for a tower that cannot be built, or whose batch does not fit into the device's memory.
     """
     if batch_size < 1:
@@ -129,6 +129,7 @@ def tower_costs(
                 shared=image,
                 seed=0,
                 load_weights=False,
+                vectors=trial_vectors(modality, items) if chose.backbone.startswith("vectors:") else None,
             ).to(where)
             try:
                 trial = trial_batch(tower, chose, items, batch_size).to(where)
@@ -203,7 +204,8 @@ def _measured(tower: Tower, modality: str, config: TowerConfig, trial: TrialBatc
     with _saved_bytes(constant) as saved:
         step()
     # Training frees a kept backbone once the cache is full, if there are files to read it from again.
-    released = _num_bytes(tower.backbone) if cached and tower.owns_backbone and config.pretrained else 0
+    freed = cached and tower.owns_backbone and config.pretrained and not tower.columns
+    released = _num_bytes(tower.backbone) if freed else 0
     return TowerCost(
         modality=modality,
         backbone=config.backbone,

@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.comparison import Comparison, compare
 from multimodal_rec.config import TrainingConfig
 from multimodal_rec.content import ItemContent
 from multimodal_rec.content_statistics import content_statistics
 from multimodal_rec.defaults import default_config
+from multimodal_rec.evaluation.comparison import Comparison, compare
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures
 from multimodal_rec.oracle import Oracle

@@ -64,7 +64,13 @@ class EmbeddingJob:
         embedded, unchanged, failed = 0, 0, {}
         for start in range(0, len(items), _CHUNK):
             chunk = items.iloc[start : start + _CHUNK]
-            content = ItemContent(chunk, self.schema, max_windows=self.model.max_windows, frames=self.model.frames)
+            content = ItemContent(
+                chunk,
+                self.schema,
+                max_windows=self.model.max_windows,
+                frames=self.model.frames,
+                vectors=self.model.vectors,
+            )
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
             if rows:

@@ -4,6 +4,7 @@ MultimodalRecError
 ├── ConfigError (ValueError)       a configuration that cannot work
 ├── CatalogueError (ValueError)    a catalogue that breaks its schema; carries every problem found
 ├── SplitError (ValueError)        a split that this catalogue does not allow
+├── LeakError (ValueError)         an evaluation that would know what it asks; carries the rows at fault
 ├── ContextError (ValueError)      a context that this model was not trained with
 ├── UnknownIdError (KeyError)      a user or item id nobody has heard of
 ├── ItemError (ValueError)         items that cannot be embedded; carries a reason an item
@@ -15,7 +16,12 @@ MultimodalRecError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS_SHOWN = 10
 
 
 class MultimodalRecError(Exception):
@@ -54,6 +60,18 @@ class CatalogueError(MultimodalRecError, ValueError):
 
 class SplitError(MultimodalRecError, ValueError):
     """A split that this catalogue does not allow, such as a split by time without timestamps."""
+
+
+class LeakError(MultimodalRecError, ValueError):
+    """An evaluation that would be told what it asks. `rows` holds every interaction or item at fault."""
+
+    def __init__(self, message: str, rows: pd.DataFrame) -> None:
+        self.rows = rows
+        shown = rows.head(_ROWS_SHOWN).to_dict("records")
+        lines = [", ".join(f"{name} {value}" for name, value in row.items()) for row in shown]
+        if len(rows) > _ROWS_SHOWN:
+            lines.append(f"and {len(rows) - _ROWS_SHOWN} more: see the error's `rows`")
+        super().__init__("\n".join([message, *lines]))
 
 
 class ContextError(MultimodalRecError, ValueError):

@@ -119,6 +119,11 @@ class RecommenderModel(nn.Module):
         """Which frames of a video its tower reads, for whoever decodes them."""
         return self.tower("video").frames if "video" in self.towers else "even"
 
+    @property
+    def vectors(self) -> dict[str, tuple[str, ...]]:
+        """Modality → the columns of vectors that its tower reads, for towers that read vectors."""
+        return {name: self.tower(name).columns for name in self.towers if self.tower(name).columns}
+
     def tokens(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
         """Tokens (item, part, dim) and which are present, bool (item, part)."""
         pairs = [self.modality_token(name, features.modalities[name]) for name in self.towers]

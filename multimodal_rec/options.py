@@ -55,7 +55,7 @@ SplitOption = Annotated[
         "--split",
         callback=_check_split,
         metavar="HOW",
-        help="none, time, last, share, cold_items, random or label:COLUMN.",
+        help="none, time, last, share, cold_items, cold_users, random or label:COLUMN.",
     ),
 ]
 ContextOption = Annotated[

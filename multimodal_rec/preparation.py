@@ -34,7 +34,7 @@ def training_data(
     towers = {name: model.tower(name) for name in model.towers}
     content = ContentFeatures(
         towers,
-        ItemContent(part.items, part.schema, max_windows=model.max_windows, frames=model.frames),
+        ItemContent(part.items, part.schema, max_windows=model.max_windows, frames=model.frames, vectors=model.vectors),
         cache=cache,
         num_workers=training.num_workers,
         prepared=PreparedMemory(),

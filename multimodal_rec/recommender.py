@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
 
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
-from multimodal_rec.embedding import EmbeddingJob, EmbedReport, check_failures
-from multimodal_rec.errors import CatalogueError, NotFittedError, UnknownIdError
+from multimodal_rec.embedding import EmbedReport, check_failures
+from multimodal_rec.errors import CatalogueError, ConfigError, ItemError, NotFittedError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, evaluate_ranking
+from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_role, check_written
+from multimodal_rec.evaluation.protocol import PROTOCOLS, Protocol
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.preparation import training_data
 from multimodal_rec.retrieval import Query, top_k
-from multimodal_rec.schema import Schema
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
+from multimodal_rec.trained import Trained, open_store
 from multimodal_rec.training import Epoch, train
 from multimodal_rec.validation import Validator
 from multimodal_rec.vocabulary import Vocabulary
 from towers import Tower
-
-_FORMAT = 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Trained:
-    model: RecommenderModel
-    vocabulary: Vocabulary
-    schema: Schema
-    behaviour: dict[str, np.ndarray]
-    store: ItemStore
-    cache: FeatureCache
-    num_workers: int = 0
-
-    @cached_property
-    def job(self) -> EmbeddingJob:
-        return EmbeddingJob(
-            model=self.model,
-            vocabulary=self.vocabulary,
-            schema=self.schema,
-            behaviour=self.behaviour,
-            cache=self.cache,
-            num_workers=self.num_workers,
-        )
 
 
 class Recommendations(NamedTuple):
@@ -79,8 +51,9 @@ class Recommender:
     def __init__(self, config: RecommenderConfig, *, store: str | Path | None = None) -> None:
         self.config = config
         self.epochs: list[Epoch] = []
+        self.set_aside: dict[str, str] = {}
         self._store_uri = store
-        self._trained: _Trained | None = None
+        self._trained: Trained | None = None
         self._scorer: Scorer | None = None
 
     def fit(
@@ -90,18 +63,40 @@ class Recommender:
         valid: Catalogue | None = None,
         training: TrainingConfig | None = None,
         refit: bool = False,
+        on_error: Literal["raise", "quarantine"] = "raise",
     ) -> Recommender:
         """Train on a catalogue, then embed its items; self.
 
         `valid` chooses the number of epochs; its interactions count as known afterwards. `refit=True` then trains
         once more, from the start, on both for that many epochs. A catalogue without interactions trains the
-        alignment of its modalities alone. Raises `ItemError` where media cannot be read, `ConfigError` where a tower
-        finds no weights, `CatalogueError` where a tower's modality has no column.
+        alignment of its modalities alone. `on_error="quarantine"` learns nothing from items that cannot be read, nor
+        from what was done with them, and lists them in `set_aside`.
+
+        Raises `ItemError` where media cannot be read, `ConfigError` where a tower finds no weights, `CatalogueError`
+        where a tower's modality has no column, `LeakError` where a part of a split is not what it is passed as, shares
+        interactions with the other, or was written too late (`leaks`).
         """
         training = TrainingConfig() if training is None else training
         self._check(train_part)
+        check_role(train_part, "train")
+        check_written(train_part, train_part.interactions)
+        if valid is not None:
+            check_role(valid, "choose")
+            check_disjoint({"train": train_part.interactions, "valid": valid.interactions})
+            check_written(valid, train_part.interactions)
         cache = FeatureCache(training.cache_dir)
-        self._fit_once(train_part, valid, training, cache)
+        self.set_aside = {}
+        try:
+            self._fit_once(train_part, valid, training, cache)
+        except ItemError as error:
+            if on_error == "raise" or not error.reasons:
+                raise
+            self.set_aside = error.reasons
+            whole, train_part = train_part, _less(train_part, error.reasons)
+            valid = None if valid is None else _less(valid, error.reasons)
+            self._fit_once(train_part, valid, training, cache)
+            # Nothing was learned from it, and yet it is known who took what.
+            self._note_fitted(whole.interactions)
         if refit and valid is not None:
             both = _together(train_part, valid)
             values = [epoch.valid for epoch in self.epochs if epoch.valid is not None]
@@ -110,7 +105,7 @@ class Recommender:
             folder = None if training.checkpoint_dir is None else str(Path(training.checkpoint_dir) / "refit")
             self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache)
         elif valid is not None:
-            self._fitted().store.append_interactions(valid.interactions)
+            self._fitted().store.append_interactions(_with_given(valid))
         self._scorer = None
         return self
 
@@ -211,58 +206,66 @@ class Recommender:
         candidates: Collection[str] | None = None,
         score: Literal["ranking", "retrieval"] = "ranking",
         without: Sequence[str] = (),
+        protocol: Protocol = "full",
     ) -> Evaluation:
         """How well what people took in `test` is ranked, given everything fitted or validated on.
 
-        Items of `test` that are not embedded yet are embedded first. A query is a person in a context; disliked
-        items are no positives. `candidates` ranks only these items; `without` hides parts of items ('image',
-        'behaviour', ...) or the 'context' at scoring.
+        Items of `test` that are not embedded yet are embedded first; one that cannot be stays a candidate that is
+        never found (`store.failures()` says why). A query is a person in a context; disliked items are no positives.
+        `candidates` ranks only these items; `without` hides parts of items ('image', 'behaviour', ...) or the
+        'context' at scoring. `protocol="mmrec"`: only what was trained on is known, so that validation positives are
+        ranked and speak for nobody. Raises `LeakError` where a test interaction was fitted or validated on, where the
+        log is not older than a test part of a split by time, or where that part's items or people were written too
+        late.
         """
+        known = self._log_known(protocol)
+        check_disjoint({"fitted": known, "test": test.interactions})
+        if test.part is not None:
+            check_before(known, test.part, what="the features and histories that this model reads")
+        check_written(test, known)
+        given = None if test.part is None else test.part.given
         late = test.items.loc[~test.items["item_id"].isin(self._ready().ids)]
         if len(late):
-            self.embed(late)
+            self.embed(late, on_error="quarantine")
         scorer = self._ready()
+        unread = [item_id for item_id in test.item_ids if item_id not in scorer.item_rows]
+        item_ids = [*scorer.ids, *unread]
+        known = known.loc[known["item_id"].isin(item_ids)]
+        if given is not None or protocol != "full":
+            known = known if given is None else pd.concat([known, given], ignore_index=True)
+            scorer = self._scorer_of(known)
         log = test.interactions.loc[test.event_weights > 0]
         columns = self._fitted().vocabulary.context.columns
 
         def score_queries(queries: pd.DataFrame) -> np.ndarray:
             contexts = None if "context" in without else queries.loc[:, list(columns)]
             encoded = self._contexts(contexts, len(queries))
-            return scorer.rank(queries["user_id"].tolist(), encoded, retrieval=score == "retrieval", without=without)
+            scores = np.full((len(queries), len(item_ids)), -np.inf, dtype=np.float32)
+            users = queries["user_id"].tolist()
+            retrieval = score == "retrieval"
+            scores[:, : len(scorer.ids)] = scorer.rank(users, encoded, retrieval=retrieval, without=without)
+            return scores
 
         return evaluate_ranking(
             score_queries,
             log,
-            known=self._fitted().store.read_interactions(),
-            item_ids=scorer.ids,
+            known=known,
+            item_ids=item_ids,
             context_columns=columns,
             candidates=candidates,
         )
 
+    def _log_known(self, protocol: Protocol) -> pd.DataFrame:
+        trained = self._fitted()
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"protocol '{protocol}' is unknown. Expected one of {', '.join(PROTOCOLS)}.")
+        log = trained.store.read_interactions()
+        return log if protocol == "full" else log.iloc[: trained.num_fitted]
+
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""
-        trained, path = self._fitted(), Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        about = {
-            "format": _FORMAT,
-            "config": self.config.to_dict(),
-            "schema": trained.schema.to_toml(),
-            "vocabulary": trained.vocabulary.to_dict(),
-            "behaviour_items": list(trained.behaviour),
-        }
-        (path / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        for tower in self.towers.values():
-            tower.wake_backbone()
-        weights = {name: tensor.contiguous().cpu() for name, tensor in trained.model.state_dict().items()}
-        width = trained.model.shape.behaviour_width
-        features = np.array(list(trained.behaviour.values()), dtype=np.float32).reshape(-1, width)
-        save_file({**weights, "behaviour_features": torch.from_numpy(features)}, path / "model.safetensors")
-        if self._store_uri is None:
-            # What an earlier `save` left there would be found instead of what is in memory now.
-            shutil.rmtree(path / "store", ignore_errors=True)
-            with self._open(path / "store") as kept:
-                trained.store.copy_into(kept)
-        return path
+        self._fitted().write(Path(path), with_store=self._store_uri is None)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path, *, store: str | Path | None = None, device: str = "auto") -> Recommender:
@@ -271,31 +274,9 @@ class Recommender:
         `store`: where its items are or shall be; None takes what was in memory when it was saved, in memory again.
         Raises `NotFittedError` where the folder holds no saved recommender.
         """
-        path = Path(path)
-        if not (path / "config.json").exists():
-            raise NotFittedError(
-                f"'{path}' holds no saved recommender: 'config.json' is missing. Expected a folder that `save` wrote."
-            )
-        about = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        recommender = cls(RecommenderConfig.from_dict(about["config"]), store=store)
-        vocabulary = Vocabulary.from_dict(about["vocabulary"])
-        model = build_model(recommender.config, vocabulary, load_weights=False)
-        weights = load_file(path / "model.safetensors")
-        features = weights.pop("behaviour_features").numpy()
-        model.load_state_dict(weights)
-        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        cache = FeatureCache(None if store is None or "://" in str(store) else Path(store) / "cache")
-        recommender._trained = _Trained(
-            model.to(wanted).eval(),
-            vocabulary,
-            Schema.from_toml(about["schema"], source=str(path / "config.json")),
-            dict(zip(about["behaviour_items"], features, strict=True)),
-            recommender._open(store),
-            cache,
-        )
-        if (path / "store").exists() and recommender._trained.store.num_items == 0:
-            with recommender._open(path / "store") as kept:
-                kept.copy_into(recommender._trained.store)
+        trained = Trained.read(Path(path), store=store, device=device)
+        recommender = cls(trained.config, store=store)
+        recommender._trained = trained
         return recommender
 
     @property
@@ -329,13 +310,27 @@ class Recommender:
             validate = validator.ndcg if validator.usable else None
         self.epochs = train(model, data, config=self.config, training=training, validate=validate)
         self._scorer = None
-        store = self._open(self._store_uri) if self._trained is None else self._trained.store
-        self._trained = _Trained(model, vocabulary, part.schema, behaviour, store, cache, training.num_workers)
-        store.append_interactions(part.interactions)
+        store = open_store(self.config, self._store_uri) if self._trained is None else self._trained.store
+        self._trained = Trained(
+            self.config,
+            model,
+            vocabulary,
+            part.schema,
+            behaviour=behaviour,
+            store=store,
+            cache=cache,
+            num_workers=training.num_workers,
+        )
+        self._note_fitted(part.interactions)
         if part.users is not None:
             store.write_users(part.users)
         job = replace(self._trained.job, prepared=data.content.prepared)
         check_failures(job.run(part.items, store))
+
+    def _note_fitted(self, log: pd.DataFrame) -> None:
+        trained = self._fitted()
+        trained.store.append_interactions(log)
+        self._trained = replace(trained, num_fitted=len(trained.store.read_interactions()))
 
     def _check(self, part: Catalogue) -> None:
         missing = [modality for modality in self.config.towers if modality not in part.schema.modalities]
@@ -345,11 +340,7 @@ class Recommender:
                 f"{', '.join(part.schema.modalities)}. Drop the tower, or name the column under [columns]."
             )
 
-    def _open(self, uri: str | Path | None) -> ItemStore:
-        modalities = [name for name in ("text", "image", "audio", "video") if name in self.config.towers]
-        return ItemStore.open(uri, modalities=modalities, embedding_dim=self.config.embedding_dim)
-
-    def _fitted(self) -> _Trained:
+    def _fitted(self) -> Trained:
         if self._trained is None:
             raise NotFittedError("this recommender is not trained. Call fit(...) first, or Recommender.load(path).")
         return self._trained
@@ -360,10 +351,29 @@ class Recommender:
     def _ready(self) -> Scorer:
         trained = self._fitted()
         if self._scorer is None:
-            self._scorer = Scorer.of_store(trained.job, trained.store, length=self.config.history_length)
+            self._scorer = self._scorer_of(trained.store.read_interactions())
         return self._scorer
+
+    def _scorer_of(self, log: pd.DataFrame) -> Scorer:
+        trained = self._fitted()
+        return Scorer.of_store(trained.job, trained.store, log=log, length=self.config.history_length)
 
 
 def _together(first: Catalogue, second: Catalogue) -> Catalogue:
-    log = pd.concat([first.interactions, second.interactions], ignore_index=True)
+    log = pd.concat([first.interactions, _with_given(second)], ignore_index=True)
     return replace(second, interactions=log)
+
+
+def _less(part: Catalogue, items: Collection[str]) -> Catalogue:
+    """The catalogue without these items and what was done with them."""
+    return replace(
+        part,
+        items=part.items.loc[~part.items["item_id"].isin(list(items))].reset_index(drop=True),
+        interactions=part.interactions.loc[~part.interactions["item_id"].isin(list(items))].reset_index(drop=True),
+    )
+
+
+def _with_given(part: Catalogue) -> pd.DataFrame:
+    """A part's interactions after the histories of its people."""
+    given = None if part.part is None else part.part.given
+    return part.interactions if given is None else pd.concat([given, part.interactions], ignore_index=True)

@@ -200,6 +200,8 @@ def to_json(values: Mapping[str, Any]) -> str:
 
 def plain_value(value: Any) -> Any:
     """A cell of a frame without NumPy and pandas: missing values as None, arrays as lists, times as ISO 8601."""
+    if type(value) in (str, int, bool):  # most cells, and pandas' own test for missing ones takes its time
+        return value
     if isinstance(value, (list, tuple, np.ndarray)):
         return [plain_value(element) for element in value]
     if value is None or pd.isna(value):

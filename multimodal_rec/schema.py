@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -20,7 +21,7 @@ KINDS = ("product", "video", "music")
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "position", "event", "value")
 """Columns of the interactions with a meaning of their own; context columns need other names."""
 
-_TABLES = ("columns", "attributes", "context", "user_attributes", "profile", "events")
+_TABLES = ("columns", "attributes", "context", "user_attributes", "profile", "events", "updated", "vectors")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,14 @@ class Schema:
     """User column → field type."""
     profile: str | None = None
     """User column with free text, or None."""
+    vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modality → item columns of vectors that were computed elsewhere: cells of float32 (dim,), or None."""
     events: Mapping[str, float] = field(default_factory=dict)
     """Event → weight: negative where the event says dislike, 0 where it says nothing; empty means 1.0 for all."""
+
+    updated: Mapping[str, str] = field(default_factory=dict)
+    """`items` or `users` → column of that table with the moment (as a timestamp) when a row's texts, attributes and
+    vectors were last written; evaluations by time then refuse what was written too late."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -60,6 +67,10 @@ class Schema:
             )
         for modality in MODALITIES:
             object.__setattr__(self, modality, _column_names(modality, getattr(self, modality)))
+        _check_table("vectors", self.vectors)
+        _check_keys("[vectors]", self.vectors, MODALITIES)
+        declared = {name: _column_names(f"vectors of {name}", columns) for name, columns in self.vectors.items()}
+        object.__setattr__(self, "vectors", {name: declared[name] for name in MODALITIES if declared.get(name)})
         for table in ("attributes", "context", "user_attributes"):
             declared = getattr(self, table)
             _check_table(table, declared)
@@ -72,11 +83,18 @@ class Schema:
                     f"event '{event}' has the weight {weight!r}. Expected a number, negative for a dislike."
                 )
         object.__setattr__(self, "events", {event: float(weight) for event, weight in self.events.items()})
+        _check_table("updated", self.updated)
+        _check_keys("[updated]", self.updated, ("items", "users"))
         self._check_roles()
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that items can have, in the model's order.
+        """The modalities that items can have, as media or as vectors, in the model's order."""
+        return tuple(name for name in MODALITIES if name in self.media_modalities or name in self.vectors)
+
+    @property
+    def media_modalities(self) -> tuple[str, ...]:
+        """The modalities that items can have as texts and media, in the model's order.
 
         Sound is among them also where only videos are declared: a video's soundtrack speaks for an item without a
         sound of its own.
@@ -90,6 +108,11 @@ class Schema:
     def media_columns(self) -> tuple[str, ...]:
         """The item columns that hold paths: pictures, then sounds, then videos."""
         return self.image + self.audio + self.video
+
+    @property
+    def vector_columns(self) -> tuple[str, ...]:
+        """The item columns that hold vectors."""
+        return tuple(dict.fromkeys(column for columns in self.vectors.values() for column in columns))
 
     @classmethod
     def read(cls, path: str | Path) -> Schema:
@@ -123,6 +146,9 @@ class Schema:
         lines = [f"{key} = {_quote(getattr(self, key))}" for key in ("name", "kind", "licence")]
         lines += ["", "[columns]"]
         lines += [f"{m} = [{', '.join(map(_quote, getattr(self, m)))}]" for m in MODALITIES]
+        if self.vectors:
+            lines += ["", "[vectors]"]
+            lines += [f"{m} = [{', '.join(map(_quote, columns))}]" for m, columns in self.vectors.items()]
         for table in ("attributes", "context", "user_attributes"):
             if getattr(self, table):
                 lines += ["", f"[{table}]"]
@@ -131,6 +157,8 @@ class Schema:
             lines += ["", "[profile]", f"text = {_quote(self.profile)}"]
         if self.events:
             lines += ["", "[events]", *(f"{_key(event)} = {weight!r}" for event, weight in self.events.items())]
+        if self.updated:
+            lines += ["", "[updated]", *(f"{key} = {_quote(column)}" for key, column in self.updated.items())]
         return "\n".join([*lines, ""])
 
     def _check_roles(self) -> None:
@@ -149,7 +177,22 @@ class Schema:
                         f"column '{column}' is declared as {seen[column]} and as {role}. "
                         "Expected paths or values, not both: give one of them a column of its own."
                     )
+        for modality, columns in self.vectors.items():
+            for column in columns:
+                role = seen.get(column, "text" if column in self.text else None)
+                role = "attributes" if column in self.attributes else role
+                if role is not None:
+                    raise ConfigError(
+                        f"column '{column}' is declared as {role} and as vectors of {modality}. Expected values or "
+                        "vectors, not both: give one of them a column of its own."
+                    )
+                if not re.fullmatch(r"\w([\w .+-]*\w)?", column):
+                    raise ConfigError(
+                        f"column '{column}' of vectors cannot be the name of a file. Expected letters, digits, '_', "
+                        "'-', '+', '.' and spaces. Rename it."
+                    )
         reserved = {
+            "vector_columns": ("item_id",),
             "text": ("item_id",),
             "attributes": ("item_id",),
             "context": INTERACTION_COLUMNS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,16 +37,14 @@ class Scorer:
         self._embeddings = torch.from_numpy(table.embeddings).to(device)
 
     @classmethod
-    def of_store(cls, job: EmbeddingJob, store: ItemStore, *, length: int) -> Scorer:
-        """A scorer over the rows that this job's model has in a store, with the log and the people kept there.
+    def of_store(cls, job: EmbeddingJob, store: ItemStore, *, log: pd.DataFrame, length: int) -> Scorer:
+        """A scorer over the rows that this job's model has in a store, with the people kept there.
 
-        `length`: how many of a person's latest events are read.
+        `log`: interactions that speak for people, as the store keeps them; `length` of a person's latest are read.
         """
         table = store.read_items(model=job.fingerprint)
         rows = {item_id: row for row, item_id in enumerate(table.ids)}
-        people = People(
-            store.read_interactions(), store.read_users(), vocabulary=job.vocabulary, item_rows=rows, length=length
-        )
+        people = People(log, store.read_users(), vocabulary=job.vocabulary, item_rows=rows, length=length)
         return cls(job.model, table, people)
 
     @torch.inference_mode()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,35 @@ from multimodal_rec.errors import SplitError
 if TYPE_CHECKING:
     from multimodal_rec.catalogue import Catalogue
 
-SPLITS = ("time", "last", "share", "cold_items", "random", "label")
+SPLITS = ("time", "last", "share", "cold_items", "cold_users", "random", "label")
 """The ways to split; see `split_parts`."""
 
 TRAIN, VALID, TEST = 0, 1, 2
+GIVEN_VALID, GIVEN_TEST = 3, 4
+"""Histories of held-out people: nobody learns from them, whoever ranks for these people may read them."""
+
+IDENTITY = ("user_id", "item_id", "timestamp", "position", "event", "value")
+"""Interactions that agree in all of these columns (as far as there are any) are one interaction."""
+
+GIVEN_SHARE = 0.8
+"""Of a held-out person's interactions, the share that is history; the rest is asked for."""
 
 _LABELS = {"train": TRAIN, "valid": VALID, "test": TEST, "0": TRAIN, "1": VALID, "2": TEST}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part:
+    """Which part of a split a catalogue is: what guards against leaks go by."""
+
+    name: Literal["train", "valid", "test"]
+    how: str
+    """One of `SPLITS`."""
+    since: int | None = None
+    """Of a split by time: the first moment (Unix seconds) of this part; None for the training part."""
+    until: int | None = None
+    """Of a split by time: the first moment of the part after it; None for the test part."""
+    given: pd.DataFrame | None = None
+    """Of `cold_users`: the histories of this part's people, to be read and not to be learned from."""
 
 
 class Split(NamedTuple):
@@ -40,6 +65,9 @@ def split_parts(
 ) -> np.ndarray:
     """Int64 (row,): 0 for training, 1 for validation, 2 for test. `valid=0` or `test=0` leaves that part empty.
 
+    Rows that agree in all of `IDENTITY` are one interaction written twice: all go into the first part that one is in,
+    except with `label`.
+
     - `time`: one cut over all people. `test` is the latest share of the interactions, `valid` the share before it;
       interactions of one second never straddle a cut but go to the later part, which may so come out larger.
     - `last`: each person's last interaction is for test, the one before for validation (their shares do not matter
@@ -49,6 +77,8 @@ def split_parts(
     - `cold_items`: `round(test * n)` of the n items with interactions, drawn by
       `default_rng(seed).permutation(n)` over their ids in order (numbers by value, else by text), lose every
       interaction to test, and the `round(valid * n)` that follow in the permutation to validation.
+    - `cold_users`: people drawn in the same way, whose interactions nobody learns from: 3 and 4 are their histories,
+      the first four fifths in order (at least one), for validation and test; the rest is asked for.
     - `random`: interactions drawn by `default_rng(seed)`, rounded in the same way.
     - `label`: `column` says it in words (train, valid, test) or numbers (0, 1, 2).
 
@@ -66,19 +96,18 @@ def split_parts(
         )
     if not len(interactions):
         raise SplitError("this catalogue has no interactions to split. Fit on all of it, or add interactions.")
-    if how == "label":
-        parts = _by_label(interactions, column)
-    elif how == "time":
-        parts = _by_time(interactions, valid, test)
-    elif how == "last":
-        parts = _by_last(interactions, valid, test)
-    elif how == "share":
-        parts = _by_share(interactions, valid, test)
-    elif how == "cold_items":
-        parts = _by_cold_items(interactions, valid, test, seed)
-    else:
-        parts = np.zeros(len(interactions), dtype=np.int64)
-        _assign(parts, np.random.default_rng(seed).permutation(len(parts)), valid, test)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "label": lambda: _by_label(interactions, column),
+        "time": lambda: _by_time(interactions, valid, test),
+        "last": lambda: _by_last(interactions, valid, test),
+        "share": lambda: _by_share(interactions, valid, test),
+        "cold_items": lambda: _drawn(interactions["item_id"].tolist(), valid, test, seed),
+        "cold_users": lambda: _by_cold_users(interactions, valid, test, seed),
+        "random": lambda: _at_random(interactions, valid, test, seed),
+    }
+    parts = ways[how]()
+    if how != "label":
+        parts = _together(interactions, parts)
     for part, name, share in ((TRAIN, "train", 1.0), (VALID, "valid", valid), (TEST, "test", test)):
         if share > 0 and not (parts == part).any() and (how != "label" or part == TRAIN):
             remedy = "Give more interactions" if part == TRAIN else f"Raise {name}, pass {name}=0"
@@ -159,14 +188,45 @@ def _by_share(interactions: pd.DataFrame, valid: float, test: float) -> np.ndarr
     return parts
 
 
-def _by_cold_items(interactions: pd.DataFrame, valid: float, test: float, seed: int) -> np.ndarray:
-    ids = interactions["item_id"].unique().tolist()
-    whole = all(isinstance(item, str) and item.isascii() and item.lstrip("-").isdigit() for item in ids)
-    ids.sort(key=(lambda item: (int(item), item)) if whole else None)
-    label = np.zeros(len(ids), dtype=np.int64)
-    _assign(label, np.random.default_rng(seed).permutation(len(ids)), valid, test)
-    part_of = dict(zip(ids, label, strict=True))
-    return np.array([part_of[item] for item in interactions["item_id"]], dtype=np.int64)
+def _at_random(interactions: pd.DataFrame, valid: float, test: float, seed: int) -> np.ndarray:
+    copies = _copies(interactions)
+    drawn = np.zeros(copies.max() + 1, dtype=np.int64)
+    _assign(drawn, np.random.default_rng(seed).permutation(len(drawn)), valid, test)
+    return drawn[copies]
+
+
+def _drawn(ids: list[str], valid: float, test: float, seed: int) -> np.ndarray:
+    """Int64 (row,): parts drawn for each distinct id, every row of an id in its part."""
+    distinct = list(dict.fromkeys(ids))
+    whole = all(isinstance(each, str) and each.isascii() and each.lstrip("-").isdigit() for each in distinct)
+    distinct.sort(key=(lambda each: (int(each), each)) if whole else None)
+    label = np.zeros(len(distinct), dtype=np.int64)
+    _assign(label, np.random.default_rng(seed).permutation(len(distinct)), valid, test)
+    part_of = dict(zip(distinct, label, strict=True))
+    return np.array([part_of[each] for each in ids], dtype=np.int64)
+
+
+def _by_cold_users(interactions: pd.DataFrame, valid: float, test: float, seed: int) -> np.ndarray:
+    turn, count = _turns(interactions, "cold_users")
+    parts = _drawn(interactions["user_id"].tolist(), valid, test, seed)
+    is_history = turn < np.maximum(np.floor(GIVEN_SHARE * count + 1e-9), 1)
+    parts[is_history & (parts == VALID)] = GIVEN_VALID
+    parts[is_history & (parts == TEST)] = GIVEN_TEST
+    return parts
+
+
+def _together(interactions: pd.DataFrame, parts: np.ndarray) -> np.ndarray:
+    # Two copies of one row in two parts would be a question with its answer. Of training, validation, test and both
+    # histories: a history comes before what is asked of its people.
+    rank = np.array([0, 2, 4, 1, 3])
+    first = pd.Series(rank[parts]).groupby(_copies(interactions)).transform("min").to_numpy()
+    return np.argsort(rank)[first]
+
+
+def _copies(interactions: pd.DataFrame) -> np.ndarray:
+    """Int64 (row,): one number for all rows of one interaction, from 0 in order of appearance."""
+    columns = [name for name in IDENTITY if name in interactions]
+    return interactions.groupby(columns, sort=False, dropna=False).ngroup().to_numpy()
 
 
 def _assign(parts: np.ndarray, permutation: np.ndarray, valid: float, test: float) -> None:

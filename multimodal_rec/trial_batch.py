@@ -12,14 +12,15 @@ from torch import Tensor
 
 from multimodal_rec.config import TowerConfig
 from multimodal_rec.content import Content, ItemContent
-from multimodal_rec.errors import MediaError
-from towers import Frames, Sound, Tower, TowerBatch
+from multimodal_rec.errors import ConfigError, MediaError
+from towers import Frames, Sound, Tower, TowerBatch, VectorStatistics
 
 _TEXT = "a slow piano in the rain while people walk home through the old town and nobody says anything"
 _NUM_WORDS = 64
 _PICTURE_PX = 224
 _NUM_FRAMES = 4
 _SAMPLE_RATE_HZ = 16_000
+_VECTOR_DIM = 512
 
 
 class TrialBatch(NamedTuple):
@@ -39,7 +40,7 @@ def trial_batch(tower: Tower, config: TowerConfig, items: ItemContent | None, si
 
     Items are drawn at random from those that have the modality and can be read, and repeated where they are fewer
     than `size`. Where there are none: texts of 64 words, pictures of 224 px, sound that fills all windows, videos of
-    four frames.
+    four frames, vectors of `trial_vectors`.
     """
     prepared: list[dict[str, Tensor]] = []
     start = time.perf_counter()
@@ -57,14 +58,31 @@ def trial_batch(tower: Tower, config: TowerConfig, items: ItemContent | None, si
             continue
     if not prepared:
         random = np.random.default_rng(0)
-        values = [_usual(tower.modality, config, random) for _ in range(size)]
+        values = [_usual(tower, config, random) for _ in range(size)]
         start = time.perf_counter()
         prepared = [tower.prepare_one(value) for value in values]
     rate = len(prepared) / (time.perf_counter() - start)
     return TrialBatch(tower.collate([prepared[place % len(prepared)] for place in range(size)]), rate)
 
 
-def _usual(modality: str, config: TowerConfig, random: np.random.Generator) -> Content:
+def trial_vectors(modality: str, items: ItemContent | None) -> VectorStatistics:
+    """How the vectors of these items lie; those of made-up vectors of 512 numbers where there are no items.
+
+    Raises `ConfigError` where no item has one.
+    """
+    if items is None:
+        return VectorStatistics.fit({"vectors": np.random.default_rng(0).standard_normal((64, _VECTOR_DIM))})
+    cells = [items.vectors(row, modality) for row in range(len(items))]
+    try:
+        return VectorStatistics.fit({f"{place}": column for place, column in enumerate(zip(*cells, strict=True))})
+    except ValueError as error:
+        raise ConfigError(f"the {modality} tower cannot be measured: {error}") from error
+
+
+def _usual(tower: Tower, config: TowerConfig, random: np.random.Generator) -> Content:
+    modality = tower.modality
+    if tower.columns:
+        return [random.standard_normal(tower.backbone_dim).astype(np.float32)]
     if modality == "text":
         return " ".join(random.choice(_TEXT.split(), _NUM_WORDS))
     if modality == "audio":

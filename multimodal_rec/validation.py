@@ -36,11 +36,12 @@ class Validator:
         self._ids = list(train.item_ids)
         rows = {item_id: row for row, item_id in enumerate(self._ids)}
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
-        self._people = People(train.interactions, users, vocabulary=vocabulary, item_rows=rows, length=length)
-        self._known = train.interactions
+        given = None if valid.part is None else valid.part.given
+        self._known = train.interactions if given is None else pd.concat([train.interactions, given], ignore_index=True)
+        self._people = People(self._known, users, vocabulary=vocabulary, item_rows=rows, length=length)
         log = valid.interactions.loc[valid.event_weights > 0]
         # What was taken before is not ranked again: it would be no question.
-        known = pd.MultiIndex.from_frame(train.interactions.loc[:, ["user_id", "item_id"]])
+        known = pd.MultiIndex.from_frame(self._known.loc[:, ["user_id", "item_id"]])
         repeated = pd.MultiIndex.from_frame(log.loc[:, ["user_id", "item_id"]]).isin(known)
         self._log = log.loc[log["item_id"].isin(self._ids).to_numpy() & ~repeated]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from multimodal_rec.context import Context, ContextReader
 from multimodal_rec.fields import FieldEncoder, column_of, number_values
 from multimodal_rec.history import Events
 from multimodal_rec.splits import interaction_order
+from multimodal_rec.vectors import fit_vectors, vector_columns
+from towers import VectorStatistics
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,10 +32,15 @@ class Vocabulary:
     """Event → declared weight; events that are not declared weigh 1."""
     value_mean: float
     value_std: float
+    vectors: Mapping[str, VectorStatistics] = field(default_factory=dict)
+    """Modality → what standardises its vectors, for towers that read vectors."""
 
     @classmethod
     def fit(cls, catalogue: Catalogue, config: RecommenderConfig, *, max_categories: int = 512) -> Vocabulary:
-        """The vocabulary of a training catalogue. `max_categories` bounds each attribute or context column."""
+        """The vocabulary of a training catalogue. `max_categories` bounds each attribute or context column.
+
+        Raises `CatalogueError` where a tower reads columns of vectors that this catalogue does not have.
+        """
         schema, log = catalogue.schema, catalogue.interactions
         context = FieldEncoder.fit(log, schema.context if config.context else {}, max_categories=max_categories)
         users = pd.DataFrame() if catalogue.users is None else catalogue.users
@@ -50,6 +57,7 @@ class Vocabulary:
             weights=dict(schema.events),
             value_mean=float(values.mean()) if len(values) else 0.0,
             value_std=max(float(values.std()), 1e-6) if len(values) else 1.0,
+            vectors=fit_vectors(catalogue.items, vector_columns(config, schema)),
         )
 
     @property
@@ -104,6 +112,7 @@ class Vocabulary:
             "weights": dict(self.weights),
             "value_mean": self.value_mean,
             "value_std": self.value_std,
+            "vectors": {name: statistics.to_dict() for name, statistics in self.vectors.items()},
         }
 
     @classmethod
@@ -117,6 +126,8 @@ class Vocabulary:
             weights=dict(values["weights"]),
             value_mean=float(values["value_mean"]),
             value_std=float(values["value_std"]),
+            # Models that were saved before there were vectors have none.
+            vectors={name: VectorStatistics.from_dict(each) for name, each in values.get("vectors", {}).items()},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,8 @@ class TowerContract:
 
     def test_networks_without_the_layers_refuse_by_name(self) -> None:
         for variant in self.refuses:
-            with pytest.raises(ValueError, match=rf"adapter='{variant}' needs .*{type(self.backbone().net).__name__}"):
+            what = f"adapter='{variant}'" if variant in ADAPTED else f"tuning='{VARIANTS[variant]['tuning']}'"
+            with pytest.raises(ValueError, match=rf"{what} needs .*{type(self.backbone().net).__name__}"):
                 self.build(variant)
 
     def test_fingerprints_follow_weights_and_survive_rebuilding(self, tower: Tower) -> None:
@@ -192,7 +194,7 @@ class TowerContract:
         assert tower.backbone_fingerprint() == again.backbone_fingerprint()
         assert tower.fingerprint() != again.fingerprint()
         with torch.no_grad():
-            next(tower.backbone.parameters()).add_(0.5)
+            next(chain(tower.backbone.parameters(), tower.backbone.buffers())).add_(0.5)
         assert tower.backbone_fingerprint() != again.backbone_fingerprint()
 
     def test_state_survives_safetensors(self, tower: Tower, tmp_path: Path) -> None:

@@ -68,6 +68,59 @@ def test_the_pretrained_network_is_the_one_that_the_tower_loads(tuning: ModuleTy
         assert torch.equal(value, saved[name]), name
 
 
+def test_music_runs_in_folds(tuning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tuning, tmp_path, "music", "frozen", "lora")
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("music-*.json")]
+    assert {each["tuning"] for each in results} == {"frozen", "lora"}
+    assert all(set(each["test"]) == {*tuning.FEELINGS, "liked"} for each in results)
+    printed = capsys.readouterr().out
+    assert "| tuning | music: nine feelings, AUC | music: liked, AUC |" in printed
+    # One head a fold, which what is tuned after it starts from.
+    assert len(list(tmp_path.glob("music-head-0.001-0*.safetensors"))) == 4
+
+
+def test_a_track_is_tested_once_and_never_chooses_what_it_is_tested_on(tuning: ModuleType, tmp_path: Path) -> None:
+    task = tuning.TASKS["music"](SOURCE, tmp_path, 0.015)
+    parts = [{name: set(part.items.flatten().tolist()) for name, part in fold.items()} for fold in task.folds]
+    for fold in parts:
+        assert fold["valid"] == parts[0]["valid"]
+        assert sum(map(len, fold.values())) == len(set.union(*fold.values())) == len(task.inputs)
+    tested = [item for fold in parts for item in fold["test"]]
+    assert sorted(tested) == sorted(set(range(len(task.inputs))) - parts[0]["valid"])
+
+
+def test_a_feeling_is_scored_listener_by_listener(tuning: ModuleType, tmp_path: Path) -> None:
+    score = tuning.TASKS["music"](SOURCE, tmp_path, 0.015).score
+    outputs, labels = torch.zeros(2, 3, 10), torch.zeros(2, 10, 2)
+    # Two tracks of three pieces each; the first is above by the mean of its pieces, and more of its listeners say yes.
+    outputs[0, :, 0] = torch.tensor([0.0, 0.0, 3.0])
+    labels[:, :] = torch.tensor([[[2.0, 1.0]], [[1.0, 3.0]]])
+    scores = score(outputs, labels)
+    # Of 3 x 4 pairs of a yes and a no 2 x 3 are right; 2 x 1 and 1 x 3 lie within a track, and 1 x 1 is wrong.
+    assert scores["amazement"] == pytest.approx((6 + 0.5 * 5) / 12)
+    assert scores["liked"] == pytest.approx(0.5)
+
+
+def test_what_listeners_said_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(HOUSE / "benchmarks"))
+    folder = tmp_path / "emotify"
+    folder.mkdir()
+    feelings = importlib.import_module("tuning_tasks").FEELINGS
+    said = ["track id", "genre", *feelings, "mood", "liked", "disliked", "age"]
+    heard = [
+        "1,rock,1,0,0,0,0,0,0,0,1,3,1,0,20",
+        "1,rock,1,0,0,0,0,0,0,0,0,3,0,1,20",
+        "2,pop,0,0,0,0,0,0,0,0,0,3,1,1,20",
+    ]
+    (folder / "annotations.csv").write_text("\n".join([", ".join(said), *heard]))
+    (folder / "tracks.csv").write_text("track_id,genre\n2,pop\n1,rock\n")
+    tracks = importlib.import_module("pretraining").read_tracks(tmp_path)
+    counts = tracks[["liked", "disliked", "amazement", "no amazement", "sadness", "no sadness"]]
+    # The second track's only listener ticked both liked and disliked: no opinion, but a feeling's absence counts.
+    assert counts.loc["1"].tolist() == [1, 1, 2, 0, 1, 1]
+    assert counts.loc["2"].tolist() == [0, 0, 0, 1, 0, 1]
+
+
 def test_titles_run(tuning: ModuleType, tmp_path: Path) -> None:
     run(tuning, tmp_path, "titles", "frozen", "lora")
     results = [json.loads(file.read_text()) for file in tmp_path.glob("titles-*.json")]
@@ -77,10 +130,11 @@ def test_titles_run(tuning: ModuleType, tmp_path: Path) -> None:
 
 def test_no_next_item_of_validation_or_test_occurs_in_training(tuning: ModuleType, tmp_path: Path) -> None:
     task = tuning.TASKS["titles"](SOURCE, tmp_path, 1.0)
-    train = set(task.parts["train"].items.flatten().tolist())
+    (parts,) = task.folds
+    train = set(parts["train"].items.flatten().tolist())
     for part in ("valid", "test"):
-        assert train.isdisjoint(task.parts[part].labels[:, -1].tolist())
-    assert {len(task.parts[part].items) for part in task.parts} == {1500, 400, 800}
+        assert train.isdisjoint(parts[part].labels[:, -1].tolist())
+    assert {name: len(part.items) for name, part in parts.items()} == {"train": 4567, "valid": 1139, "test": 1872}
 
 
 def test_titles_are_scored_by_the_rank_of_the_next_one(tuning: ModuleType, tmp_path: Path) -> None:

@@ -56,16 +56,18 @@ def test_every_command_is_shown() -> None:
 @pytest.mark.parametrize("package", ["multimodal_rec", "towers", "fusion"])
 def test_the_file_tree_has_every_file(package: str) -> None:
     tree = next(block for block in blocks("") if block.startswith("multimodal_rec/"))
-    listed: dict[str, list[str]] = {}
-    folder = ""
+    listed: list[str] = []
+    folders: list[str] = []
     for line in tree.splitlines():
         name, says = line.split(maxsplit=1)
         assert says
-        if not line.startswith(" "):
-            folder = name
-        listed.setdefault(folder, []).append(name)
-    files = sorted(path.name for path in (HOUSE / package).glob("*.py"))
-    assert sorted(listed[f"{package}/"][1:]) == files
+        depth = (len(line) - len(line.lstrip())) // 4
+        path = "".join([*folders[:depth], name])
+        listed.append(path)
+        if name.endswith("/"):
+            folders[depth:] = [name]
+    files = sorted(path.relative_to(HOUSE).as_posix() for path in (HOUSE / package).rglob("*.py"))
+    assert sorted(path for path in listed if path.startswith(f"{package}/") and path.endswith(".py")) == files
 
 
 def test_links_lead_somewhere() -> None:

@@ -6,6 +6,7 @@ from towers.layers import recompute_blocks
 from towers.names import MODALITY_OF_PREFIX, BackboneOptions, build_backbone, split_name
 from towers.tower import Tower, TowerBatch
 from towers.tuning import ADAPTERS, TUNINGS, apply_tuning
+from towers.vectors import VectorStatistics, chosen_columns
 
 __all__ = [
     "ADAPTERS",
@@ -17,8 +18,10 @@ __all__ = [
     "Sound",
     "Tower",
     "TowerBatch",
+    "VectorStatistics",
     "apply_tuning",
     "build_backbone",
+    "chosen_columns",
     "recompute_blocks",
     "split_name",
 ]

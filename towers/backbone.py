@@ -34,6 +34,8 @@ class Backbone(nn.Module, ABC):
     modality: str
     dim: int
     net: nn.Module
+    columns: tuple[str, ...] = ()
+    """Item columns of vectors that are read instead of media."""
     unused: tuple[str, ...] = ()
     """Names of parameters that `forward` never reads: they stay as they are under every tuning."""
     tuning: str = "frozen"

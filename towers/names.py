@@ -6,16 +6,19 @@ import difflib
 from dataclasses import dataclass
 
 from towers.backbone import Backbone
+from towers.vectors import PrecomputedVectors, VectorStatistics
 
-MODALITY_OF_PREFIX = {
+MODALITY_OF_PREFIX: dict[str, str | None] = {
     "hf": "text",
     "open_clip": "image",
     "timm": "image",
     "torchaudio": "audio",
     "spectrogram": "audio",
     "frames": "video",
+    "vectors": None,
 }
-"""Which modality a backbone of each prefix reads; `frames` goes before an image backbone, or names its tower."""
+"""Which modality a backbone of each prefix reads; `frames` goes before an image backbone, or names its tower; the
+`vectors` that were computed elsewhere may be of any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,10 @@ class BackboneOptions:
     """Length of one window of sound."""
     max_tokens: int = 256
     """Texts are cut after this many tokens."""
+    modality: str = "text"
+    """What `vectors` stand for."""
+    vectors: VectorStatistics | None = None
+    """What `vectors` are standardised with."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -44,12 +51,12 @@ def split_name(name: str) -> tuple[str, str]:
         hint = f" Did you mean '{near[0]}:'?" if near else ""
         expected = ", ".join(f"'{each}:'" for each in MODALITY_OF_PREFIX)
         raise ValueError(f"backbone '{name}' has no known prefix. Expected one of {expected} before the name.{hint}")
-    if not rest:
+    if not rest and prefix != "vectors":
         raise ValueError(f"backbone '{name}' has nothing after its prefix. Expected a name or a folder there.")
     return prefix, rest
 
 
-def build_backbone(name: str, options: BackboneOptions | None = None) -> Backbone:
+def build_backbone(name: str, options: BackboneOptions | None = None) -> Backbone:  # noqa: PLR0911 - one a kind
     """The backbone of a name such as `timm:resnet10t`, untuned, in evaluation mode.
 
     `frames:` before an image backbone's name gives that backbone. Raises `ValueError` for an unknown name, with the
@@ -59,6 +66,8 @@ def build_backbone(name: str, options: BackboneOptions | None = None) -> Backbon
     # ruff: noqa: PLC0415
     options = BackboneOptions() if options is None else options
     prefix, rest = split_name(name)
+    if prefix == "vectors":
+        return _vectors(name, options)
     pretrained = options.pretrained
     if prefix == "hf":
         from towers.text import HuggingFaceText
@@ -92,3 +101,12 @@ def build_backbone(name: str, options: BackboneOptions | None = None) -> Backbon
             f"share, or an image backbone of its own, such as 'frames:timm:resnet10t'."
         )
     return build_backbone(rest, options)
+
+
+def _vectors(name: str, options: BackboneOptions) -> Backbone:
+    if options.vectors is None:
+        raise ValueError(
+            f"backbone '{name}' has to know how the vectors lie, to standardise them. Expected statistics, such as "
+            'vectors=VectorStatistics.fit({"vggish": matrix}).'
+        )
+    return PrecomputedVectors(options.vectors, modality=options.modality)

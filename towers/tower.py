@@ -73,8 +73,12 @@ class Tower(nn.Module):
         self.frames = frames
         self.embedding_dim = embedding_dim
         self.backbone_dim = backbone.dim
+        # Kept here, since a backbone may be released.
+        self.columns = backbone.columns
         self._take_tuning(backbone)
-        self.pooling = FrameAttention(backbone.dim) if self.modality == "video" else MeanPooling()
+        # Vectors of a video are one row: there are no frames to weigh.
+        of_frames = self.modality == "video" and not self.columns
+        self.pooling = FrameAttention(backbone.dim) if of_frames else MeanPooling()
         self.projection = nn.Sequential(nn.LayerNorm(backbone.dim), nn.Linear(backbone.dim, embedding_dim))
         self.train(self.training)
 
@@ -103,7 +107,7 @@ class Tower(nn.Module):
     def prepare_one(self, value: Any) -> dict[str, Tensor]:
         """CPU tensors of one item, each (window, ...); safe to send between processes.
 
-        `value`: `str`, `PIL.Image` (or a list of them), `Sound` or `Frames`, by modality; else `TypeError`.
+        `value`: `str`, `PIL.Image` (or a list of them), `Sound`, `Frames` or vectors, by backbone; else `TypeError`.
         """
         return self.backbone.prepare(value, self.max_windows)
 

@@ -123,6 +123,12 @@ def _check(backbone: Backbone, tuning: str, adapter: str, top_layers: int | None
             f"this backbone has tuning='{backbone.tuning}' already. Expected a fresh one: a second tuning over the "
             "first would mix both. Build another."
         )
+    if tuning != "frozen" and next(backbone.parameters(), None) is None:
+        what = f"adapter='{adapter}'" if tuning == "adapter" else f"tuning='{tuning}'"
+        raise ValueError(
+            f"{what} needs weights, and {type(backbone.net).__name__} has none: vectors that were computed elsewhere "
+            "are read as they are. Take tuning='frozen', or a backbone that reads the media itself."
+        )
     if top_layers is not None and (tuning != "full" or top_layers < 1):
         raise ValueError(f"top_layers={top_layers} with tuning='{tuning}'. Expected at least 1, with tuning='full'.")
     if backbone.token_pooling is not None and keeps_backbone(tuning, adapter):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.errors import CatalogueError
+from multimodal_rec.recipes import verify_source
 from multimodal_rec.schema import Schema
 
 CHECKSUMS = {
@@ -36,7 +35,7 @@ def prepare(source: Path, out: Path) -> Catalogue:
 
     Raises `CatalogueError` where a table of `source` is missing or is not the one that this recipe was written for.
     """
-    verify(source)
+    verify_source(source, CHECKSUMS, beside="audio/")
     heard = pd.read_csv(source / "annotations.csv", skipinitialspace=True)
     person = heard["age"].astype(str) + "-" + heard["gender"].astype(str) + "-" + heard["mother tongue"]
     liked, disliked = heard["liked"] == 1, heard["disliked"] == 1
@@ -67,20 +66,6 @@ def prepare(source: Path, out: Path) -> Catalogue:
     )
     catalogue = Catalogue.from_frames(items, interactions, users, schema=SCHEMA, media=source)
     return Catalogue.read(catalogue.write(out))
-
-
-def verify(source: Path) -> None:
-    """None, if the tables of `source` are byte for byte the expected ones; else raises `CatalogueError`."""
-    for name, expected in CHECKSUMS.items():
-        path = source / name
-        if not path.is_file():
-            raise CatalogueError(f"'{path}' is missing. Expected a folder with {', '.join(CHECKSUMS)} and audio/.")
-        got = hashlib.sha256(path.read_bytes()).hexdigest()
-        if got != expected:
-            raise CatalogueError(
-                f"'{path}' has the SHA-256 {got}. Expected {expected}: this recipe was written for that edition. "
-                "Fetch it again, or check the columns and change CHECKSUMS."
-            )
 
 
 if __name__ == "__main__":

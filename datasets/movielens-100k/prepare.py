@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.errors import CatalogueError
+from multimodal_rec.recipes import verify_source
 from multimodal_rec.schema import Schema
 
 CHECKSUMS = {
@@ -48,7 +47,7 @@ def prepare(source: Path, out: Path) -> Catalogue:
 
     Raises `CatalogueError` where a table of `source` is missing or is not the one that this recipe was written for.
     """
-    verify(source)
+    verify_source(source, CHECKSUMS, beside="posters/")
     ratings = pd.read_csv(source / "ratings.csv")
     # A rating session fills whole screens within one second: without this shuffle, a stable sort would order it by
     # the file's order, and breaking ties by film instead would nearly halve every figure.
@@ -95,20 +94,6 @@ def item_of(film: dict[str, Any]) -> dict[str, object]:
 def words(text: str | None) -> list[str]:
     """The parts of a list that the source writes with commas."""
     return [] if text is None else text.split(", ")
-
-
-def verify(source: Path) -> None:
-    """None, if the tables of `source` are byte for byte the expected ones; else raises `CatalogueError`."""
-    for name, expected in CHECKSUMS.items():
-        path = source / name
-        if not path.is_file():
-            raise CatalogueError(f"'{path}' is missing. Expected a folder with {', '.join(CHECKSUMS)} and posters/.")
-        got = hashlib.sha256(path.read_bytes()).hexdigest()
-        if got != expected:
-            raise CatalogueError(
-                f"'{path}' has the SHA-256 {got}. Expected {expected}: this recipe was written for that edition. "
-                "Fetch it again, or check the columns and change CHECKSUMS."
-            )
 
 
 if __name__ == "__main__":

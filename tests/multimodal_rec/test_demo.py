@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.comparison import CONTENT_KNN, MEASURES, MODEL
 from multimodal_rec.content_statistics import content_statistics
 from multimodal_rec.demo import CONTEXTS, KINDS, DemoSize, run_catalogue, run_demo
+from multimodal_rec.evaluation.comparison import CONTENT_KNN, MEASURES, MODEL
 from multimodal_rec.planting import PARTS, context_sign
 from multimodal_rec.rendering import synthesise_sound, write_picture, write_sound
 from multimodal_rec.report import CatalogueSection

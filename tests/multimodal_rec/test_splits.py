@@ -111,7 +111,8 @@ def test_no_interaction_is_in_two_parts_and_none_is_lost(
     except SplitError as error:
         assert "would be empty" in str(error)  # noqa: PT017
         return
-    got = [row for part in parts for row in part.interactions["row"]]
+    given = [part.part.given for part in parts if part.part is not None and part.part.given is not None]
+    got = [row for log in [*given, *(part.interactions for part in parts)] for row in log["row"]]
     assert sorted(got) == list(range(len(rows)))
     for part in parts:
         assert set(part.interactions["item_id"]) <= set(part.item_ids)
@@ -120,6 +121,8 @@ def test_no_interaction_is_in_two_parts_and_none_is_lost(
         assert max(train["timestamp"].tolist()) < min(test["timestamp"].tolist())
     if how == "cold_items":
         assert not set(train["item_id"]) & set(test["item_id"])
+    if how == "cold_users":
+        assert not set(train["user_id"]) & {user for log in [*given, test] for user in log["user_id"]}
     if how in ("last", "share"):
         for user in set(test["user_id"]):
             before, after = train[train["user_id"] == user], test[test["user_id"] == user]

@@ -227,8 +227,9 @@ def test_refit_trains_from_the_start_on_both_for_the_best_number_of_epochs(
 
 def test_a_validation_part_without_a_question_is_no_obstacle(bert: Path, catalogue: Catalogue) -> None:
     """Everything in it was taken before: no epoch can be chosen by it."""
+    again = catalogue.interactions.assign(timestamp=catalogue.interactions["timestamp"] + 10**7)
     recommender = Recommender(tiny_config(bert)).fit(
-        catalogue, valid=catalogue, training=replace(CPU, epochs=2), refit=True
+        catalogue, valid=replace(catalogue, interactions=again), training=replace(CPU, epochs=2), refit=True
     )
     assert [epoch.valid for epoch in recommender.epochs] == [None, None]
     recommender.close()

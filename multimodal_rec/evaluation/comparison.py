@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from multimodal_rec.baselines import EASE, Baseline, ContentKNN, ItemKNN, Popularity, tuned
-from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import SplitError
-from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking, paired_difference
+from multimodal_rec.evaluation import Evaluation, ScoreQueries
+from multimodal_rec.evaluation.ablations import own_parts
+from multimodal_rec.evaluation.protocol import RankingTask
+from multimodal_rec.evaluation.significance import paired_difference
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.splits import Split
 
@@ -94,74 +96,40 @@ def compare(
     `recommender` was fitted on the split's train and valid. `content`: float (item, dim) in the order of
     `split.test.items`, for content k-NN. `oracles`: name → scores of queries, items in that same order.
     """
-    judge = _Judge(split)
+    task = RankingTask.of_split(split, content=content)
+    late = RankingTask.of_split(split, among="late") if _has_late(split) else None
+
+    def of_scores(score: ScoreQueries) -> Judged:
+        return _judged(lambda which: which.judge(score), task, late)
+
+    def of_recommender(without: Sequence[str] = ()) -> Judged:
+        return _judged(
+            lambda which: recommender.evaluate(split.test, candidates=which.candidates, without=without), task, late
+        )
+
     judged: dict[str, Judged] = {}
     settings: dict[str, str] = {}
     for name, choices in _SETTINGS.items():
-        best = tuned(
-            choices,
-            judge.train,
-            valid=judge.valid,
-            item_ids=judge.item_ids,
-            content=content,
-            context_columns=judge.context,
-            # Whoever chose a setting then had these items before them, and not yet the late ones.
-            candidates=split.valid.item_ids,
-        )
-        judged[name], settings[name] = judge.of_scores(best.baseline.score), best.label
-    judged[MODEL] = judge.of_recommender(recommender)
-    parts = [*recommender.towers, *_own_parts(recommender, split.train)]
-    hidden = {f"{MODEL}, {part} hidden": judge.of_recommender(recommender, (part,)) for part in parts}
-    reached = {f"{name} oracle": judge.of_scores(score) for name, score in oracles.items()}
+        best = tuned(choices, task)
+        judged[name], settings[name] = of_scores(best.baseline.score), best.label
+    judged[MODEL] = of_recommender()
+    hidden = {
+        f"{MODEL}, {part} hidden": of_recommender((part,)) for part in own_parts(recommender.config, split.train.schema)
+    }
+    reached = {f"{name} oracle": of_scores(score) for name, score in oracles.items()}
     return Comparison(judged | hidden | reached, (*hidden, *reached), settings)
 
 
-def _own_parts(recommender: Recommender, train: Catalogue) -> list[str]:
-    config, schema = recommender.config, train.schema
-    there = {
-        "attributes": config.attributes and bool(schema.attributes),
-        "behaviour": config.behaviour,
-        "context": config.context and bool(schema.context),
-    }
-    return [name for name, is_there in there.items() if is_there]
+def _has_late(split: Split) -> bool:
+    return split.test.num_items > split.valid.num_items
 
 
-def _liked(part: Catalogue) -> pd.DataFrame:
-    return part.interactions.loc[part.event_weights > 0]
-
-
-class _Judge:
-    def __init__(self, split: Split) -> None:
-        self.test = split.test
-        self.item_ids: Sequence[str] = split.test.item_ids
-        self.context = tuple(split.test.schema.context)
-        self.train, self.valid, self._log = _liked(split.train), _liked(split.valid), _liked(split.test)
-        self._known = pd.concat([split.train.interactions, split.valid.interactions], ignore_index=True)
-        earlier = set(split.valid.item_ids)
-        self._late = [item_id for item_id in self.item_ids if item_id not in earlier]
-
-    def of_scores(self, score: ScoreQueries) -> Judged:
-        def evaluate(candidates: Sequence[str] | None) -> Evaluation:
-            return evaluate_ranking(
-                score,
-                self._log,
-                known=self._known,
-                item_ids=self.item_ids,
-                context_columns=self.context,
-                candidates=candidates,
-            )
-
-        return self._both(evaluate)
-
-    def of_recommender(self, recommender: Recommender, without: Sequence[str] = ()) -> Judged:
-        return self._both(lambda candidates: recommender.evaluate(self.test, candidates=candidates, without=without))
-
-    def _both(self, evaluate: Callable[[Sequence[str] | None], Evaluation]) -> Judged:
-        everything = evaluate(None)
-        if not self._late:
-            return Judged(everything, None)
-        try:
-            return Judged(everything, evaluate(self._late))
-        except SplitError:
-            # Late items that nobody took in the test part: there is nothing to rank.
-            return Judged(everything, None)
+def _judged(evaluate: Callable[[RankingTask], Evaluation], task: RankingTask, late: RankingTask | None) -> Judged:
+    everything = evaluate(task)
+    if late is None:
+        return Judged(everything, None)
+    try:
+        return Judged(everything, evaluate(late))
+    except SplitError:
+        # Late items that nobody took in the test part: there is nothing to rank.
+        return Judged(everything, None)

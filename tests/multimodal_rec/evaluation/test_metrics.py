@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_rec import metrics
 from multimodal_rec.errors import ConfigError
+from multimodal_rec.evaluation import metrics
 
 INF = np.inf
 
@@ -96,6 +96,56 @@ def test_recall_precision_hits_and_reciprocal_rank_by_hand() -> None:
     assert metrics.reciprocal_rank(np.array([[1.0], [2.0], [6.0]])).mean() == pytest.approx(1 / 3 * (1 + 1 / 2 + 1 / 6))
 
 
+def test_f1_average_precision_and_cut_reciprocal_rank_by_hand() -> None:
+    ranks = np.array([[1, 3, 12], [11, INF, INF], [2, INF, INF]])
+    # Two of three in ten: precision 1/5, recall 2/3.
+    np.testing.assert_allclose(metrics.f1(ranks, 10), [2 * (1 / 5) * (2 / 3) / (1 / 5 + 2 / 3), 0, 2 / 11])
+    np.testing.assert_allclose(metrics.average_precision(ranks, 10), [1 / 3 * (1 + 2 / 3), 0, 1 / 2])
+    np.testing.assert_allclose(metrics.average_precision(ranks, 2), [1 / 2 * 1, 0, 1 / 2])
+    np.testing.assert_allclose(metrics.average_precision(np.array([[1.0, 2.0, 3.0]]), 2), [1])
+    np.testing.assert_allclose(metrics.reciprocal_rank(ranks, 10), [1, 0, 1 / 2])
+    np.testing.assert_allclose(metrics.reciprocal_rank(ranks, 1), [1, 0, 0])
+
+
+def test_auc_of_a_query_by_hand() -> None:
+    # Positives .9 and .4 among negatives .5, .4 and .1: three won of the first, one and a half of the second.
+    scores = np.array([[0.9, 0.4, 0.5, 0.4, 0.1, -INF], [1.0] * 6])
+    standing = metrics.standings(scores, [[0, 1], [4]])
+    assert metrics.auc_of_standings(standing, [5, 6]).tolist() == pytest.approx([(3 + 1.5) / 6, 1 / 2])
+
+
+def test_auc_of_a_query_needs_a_negative() -> None:
+    standing = metrics.standings(np.array([[1.0, 2.0, -INF], [1.0, 2.0, 3.0]]), [[0, 1], []], num_candidates=[2, 3])
+    assert np.isnan(metrics.auc_of_standings(standing, [2, 3])).all()
+
+
+def test_a_positive_without_a_score_stands_last_among_candidates_only() -> None:
+    scores = np.array([[2.0, 1.0, -INF, -INF, -INF]])
+    # All five could be ranked: the middle of the last three. Only three could: it is the third.
+    np.testing.assert_array_equal(metrics.ranks_of_positives(scores, [[4]]), [[4]])
+    np.testing.assert_array_equal(metrics.ranks_of_positives(scores, [[4]], num_candidates=[3]), [[3]])
+
+
+def test_long_rows_are_counted_as_short_ones_are() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 3000, (3, 12_000)).astype(np.float32)
+    few, many = rng.permutation(12_000)[:5], rng.permutation(12_000)[:60]
+    found = metrics.standings(scores, [few, many, []])
+    for row, items in ((0, few), (1, many)):
+        of_row = found.query == row
+        np.testing.assert_array_equal(found.above[of_row], [(scores[row] > scores[row, i]).sum() for i in items])
+        np.testing.assert_array_equal(found.tied[of_row], [(scores[row] == scores[row, i]).sum() for i in items])
+
+
+def test_metrics_by_name() -> None:
+    ranks = np.array([[1.0, 3.0, 12.0]])
+    assert metrics.metric_named("recall@3")(ranks) == pytest.approx(2 / 3)
+    assert metrics.metric_named("mrr@2")(ranks) == metrics.metric_named("mrr")(ranks) == 1
+    for name in ("ndcg", "ndcg@0", "ndcg@x", "speed@10", "auc"):
+        with pytest.raises(ConfigError, match=f"metric '{name}' is unknown. Expected mrr, auc, or one of ndcg, recall"):
+            metrics.metric_named(name)
+
+
 def test_a_query_without_positives_has_no_value() -> None:
     ranks = metrics.ranks_of_positives(np.zeros((2, 3)), [[], [1]])
     for values in (
@@ -103,18 +153,14 @@ def test_a_query_without_positives_has_no_value() -> None:
         metrics.recall(ranks, 2),
         metrics.precision(ranks, 2),
         metrics.hit_rate(ranks, 2),
+        metrics.f1(ranks, 2),
+        metrics.average_precision(ranks, 2),
         metrics.reciprocal_rank(ranks),
+        metrics.reciprocal_rank(ranks, 1),
     ):
         assert np.isnan(values[0])
         assert np.isfinite(values[1])
     assert np.isnan(metrics.ndcg(metrics.ranks_of_positives(np.zeros((1, 3)), [[]]), 2)).all()
-
-
-def test_auc_by_hand() -> None:
-    # Pairs of a positive and a negative: .9 wins both, .4 loses to .5 and ties with .4.
-    assert metrics.auc([0.9, 0.4, 0.5, 0.4], [1, 1, 0, 0]) == pytest.approx((2 + 0 + 1 / 2) / 4)
-    assert metrics.auc([1.0, 1.0, 1.0], [True, False, False]) == pytest.approx(1 / 2)
-    assert math.isnan(metrics.auc([1.0, 2.0], [1, 1]))
 
 
 def test_bad_input_is_named() -> None:
@@ -126,9 +172,3 @@ def test_bad_input_is_named() -> None:
         metrics.ranks_of_positives(np.zeros((1, 2)), [[5]])
     with pytest.raises(ConfigError, match=r"k is 0\. Expected at least 1"):
         metrics.ndcg(np.array([[1.0]]), 0)
-    with pytest.raises(ConfigError, match="labels hold something other than 0 and 1"):
-        metrics.auc([1.0, 2.0], [1, 5])
-    with pytest.raises(ConfigError, match="1 of 2 scores are NaN"):
-        metrics.auc([1.0, np.nan], [1, 0])
-    with pytest.raises(ConfigError, match="Expected two of"):
-        metrics.auc([1.0], [1, 0])

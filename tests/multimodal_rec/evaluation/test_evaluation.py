@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from multimodal_rec.errors import CatalogueError, ConfigError, SplitError, UnknownIdError
-from multimodal_rec.evaluation import METRICS, Evaluation, evaluate_ranking, paired_difference
+from multimodal_rec.evaluation import METRICS, Evaluation, evaluate_ranking
 
 ITEMS = ["a", "b", "c", "d"]
 
@@ -28,7 +28,7 @@ def test_known_items_are_not_ranked() -> None:
     test = interactions(("u", "c"), ("v", "c"))
     result = evaluate_ranking(in_order, test, known=interactions(("u", "a"), ("u", "b")), item_ids=ITEMS)
     assert result.num_queries == 2
-    assert list(result.per_user.columns) == ["ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit@10", "mrr"]
+    assert list(result.per_user.columns) == list(METRICS)
     assert result.per_user["mrr"].to_dict() == {"u": 1.0, "v": pytest.approx(1 / 3)}
     assert result.means()["mrr"] == pytest.approx(1 / 2 * (1 + 1 / 3))
     assert result.means()["ndcg@10"] == pytest.approx(1 / 2 * (1 + 1 / math.log2(4)))
@@ -136,45 +136,92 @@ def test_intervals_hold_the_mean_and_shrink_with_people() -> None:
 def test_printing_shows_each_metric_with_its_interval() -> None:
     text = str(evaluate_ranking(in_order, interactions(("u", "c")), known=interactions(), item_ids=ITEMS))
     assert text.splitlines()[0] == "1 people, 1 queries"
-    for metric in METRICS:
+    for metric in ("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit@10", "mrr"):
         assert metric in text
+    assert len(text.splitlines()) == 8
     assert "0.3333  0.3333 to 0.3333" in text
 
 
-def test_paired_difference_sees_what_people_share() -> None:
+def test_any_cutoff_comes_from_the_ranks() -> None:
+    test = interactions(("u", "c"), ("u", "d"), ("v", "a"))
+    result = evaluate_ranking(in_order, test, known=interactions(("u", "a")), item_ids=ITEMS)
+    # u ranks b, c, d and took the last two; v took the first of four.
+    assert result.values("recall@2").to_dict() == {"u": 1 / 2, "v": 1}
+    assert result.values("map@3").to_dict() == {"u": pytest.approx(1 / 2 * (1 / 2 + 2 / 3)), "v": 1}
+    assert result.values("auc").to_dict() == {"u": 0, "v": 1}
+    pd.testing.assert_series_equal(result.values("mrr"), result.per_user["mrr"])
+    with pytest.raises(ConfigError, match="metric 'speed' is unknown"):
+        result.values("speed")
+
+
+def test_an_auc_without_a_negative_is_left_out_of_the_mean() -> None:
+    test = interactions(("u", "c"), ("u", "d"), ("v", "c"))
+    result = evaluate_ranking(in_order, test, known=interactions(), item_ids=ITEMS, candidates=["c", "d"])
+    assert math.isnan(result.per_user.loc["u", "auc"])
+    assert result.means()["auc"] == 1
+    assert result.intervals().loc["auc"].tolist() == [1, 1, 1]
+
+
+def test_ranks_of_every_positive_are_kept() -> None:
+    test = interactions(("v", "d", "tv"), ("u", "c", "tv"), ("u", "b", "phone"), ("v", "a", "tv"), context=["device"])
+    known = interactions(("u", "a"), ("u", "a"))
+    result = evaluate_ranking(in_order, test, known=known, item_ids=ITEMS, context_columns=["device"])
+    assert result.rankings is not None
+    assert result.rankings.frame().to_dict("list") == {
+        "query_index": [0, 0, 1, 2],
+        "user_id": ["v", "v", "u", "u"],
+        "device": ["tv", "tv", "tv", "phone"],
+        "item_id": ["d", "a", "c", "b"],
+        "rank": [4, 1, 2, 1],
+        "num_candidates": [4, 4, 3, 3],
+    }
+
+
+def test_lists_hold_candidates_only_and_nothing_known() -> None:
+    test, known = interactions(("u", "d"), ("v", "b")), interactions(("u", "b"))
+    result = evaluate_ranking(in_order, test, known=known, item_ids=ITEMS, candidates=["b", "d", "c"])
+    assert result.rankings is not None
+    np.testing.assert_array_equal(result.rankings.lists_at(4), [[2, 3, -1, -1], [1, 2, 3, -1]])
+    assert result.rankings.num_items == 3
+    with pytest.raises(ConfigError, match=r"k is 21. Expected 1 to 20"):
+        result.list_metrics(21)
+
+
+def test_list_metrics_by_hand() -> None:
+    test, known = interactions(("u", "d"), ("v", "b")), interactions(("u", "a"), ("w", "a"), ("w", "b"), ("w", "b"))
+    content = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    result = evaluate_ranking(in_order, test, known=known, item_ids=ITEMS)
+    # u is shown b and c, v a and b.
+    table = result.list_metrics(2, known=known, content=content)
+    assert list(table.index) == ["coverage@2", "gini@2", "novelty@2", "diversity@2"]
+    assert table["mean"].tolist() == pytest.approx([3 / 4, 3 / 8, 1 / 2 * (1 + 1 / 2), 1 / 2 * (1 + 0)])
+    assert np.isnan(table.loc[["coverage@2", "gini@2"], ["low", "high"]]).all(axis=None)
+    assert table.loc["diversity@2", ["low", "high"]].tolist() == [0, 1]
+    assert list(result.list_metrics(2).index) == ["coverage@2", "gini@2"]
+    with pytest.raises(ConfigError, match=r"content has shape \(3, 2\). Expected \(4, dim\)"):
+        result.list_metrics(2, content=content[:3])
+    with pytest.raises(UnknownIdError, match="1 items of the known interactions"):
+        result.list_metrics(2, known=interactions(("u", "z")))
+
+
+def test_lists_and_metrics_agree() -> None:
     rng = np.random.default_rng(0)
-    ease = rng.random(200)
-    better = evaluation_of({f"u{i}": e + 0.01 + 0.01 * rng.normal() for i, e in enumerate(ease)})
-    worse = evaluation_of({f"u{i}": e for i, e in enumerate(ease)})
-    difference = paired_difference(better, worse)
-    assert difference.mean == pytest.approx(0.01, abs=0.003)
-    assert 0 < difference.low < difference.mean < difference.high
-    assert difference.p_value < 0.001
-    assert difference.num_users == 200
-    # The same two, unpaired, are far within each other's interval.
-    assert better.means()["ndcg@10"] < worse.intervals().loc["ndcg@10", "high"]
-    reverse = paired_difference(worse, better)
-    assert reverse.mean == pytest.approx(-difference.mean)
-    assert paired_difference(better, better).p_value == 1.0
-    assert "p = 0.000, 200 people" in str(difference)
-
-
-def test_paired_p_values_are_even_where_there_is_no_difference() -> None:
-    rng = np.random.default_rng(0)
-    p_values = []
-    for seed in range(40):
-        a, b = ({f"u{i}": v for i, v in enumerate(rng.random(60))} for _ in range(2))
-        p_values.append(paired_difference(evaluation_of(a), evaluation_of(b), seed=seed).p_value)
-    assert 0.3 < float(np.mean(p_values)) < 0.7
-
-
-def test_paired_difference_takes_the_people_of_both() -> None:
-    a, b = evaluation_of({"u": 1.0, "v": 0.5}), evaluation_of({"v": 0.25, "w": 0.0})
-    assert paired_difference(a, b)[:3] == (0.25, 0.25, 0.25)
-    with pytest.raises(SplitError, match="nobody in common"):
-        paired_difference(a, evaluation_of({"x": 1.0}))
-    with pytest.raises(ConfigError, match=r"metric 'ndcg@5' is unknown. Expected one of ndcg@10"):
-        paired_difference(a, b, "ndcg@5")
+    items, users = [f"i{i}" for i in range(50)], [f"u{u}" for u in range(30)]
+    rows = {"user_id": rng.choice(users, 300), "item_id": rng.choice(items, 300)}
+    table = pd.DataFrame(rng.normal(size=(30, 50)), index=users)
+    result = evaluate_ranking(
+        lambda queries: table.loc[queries["user_id"]].to_numpy(),
+        pd.DataFrame(rows),
+        known=interactions(),
+        item_ids=items,
+        candidates=items[10:],
+    )
+    assert result.rankings is not None
+    kept = result.rankings
+    for query, user in enumerate(kept.queries["user_id"]):
+        taken = set(kept.item_index[kept.standings.query == query])
+        hits = taken & set(kept.lists_at(10)[query])
+        assert result.per_user.loc[user, "precision@10"] == pytest.approx(len(hits) / 10)
 
 
 def test_bad_input_is_named() -> None:

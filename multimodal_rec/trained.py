@@ -1,0 +1,118 @@
+"""A trained model with all that it was trained with, in memory and in a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from multimodal_rec.builders import build_model
+from multimodal_rec.config import RecommenderConfig
+from multimodal_rec.embedding import EmbeddingJob
+from multimodal_rec.errors import NotFittedError
+from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.model import RecommenderModel
+from multimodal_rec.schema import Schema
+from multimodal_rec.store import ItemStore
+from multimodal_rec.vocabulary import Vocabulary
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What `fit` leaves behind."""
+
+    config: RecommenderConfig
+    model: RecommenderModel
+    vocabulary: Vocabulary
+    schema: Schema
+    _: KW_ONLY
+    behaviour: dict[str, np.ndarray]
+    """Item id → behaviour features, for the items that somebody took."""
+    store: ItemStore
+    cache: FeatureCache
+    num_workers: int = 0
+    num_fitted: int = 0
+    """Interactions in the store that were trained on: its first ones."""
+
+    @cached_property
+    def job(self) -> EmbeddingJob:
+        """The job that embeds items with this model."""
+        return EmbeddingJob(
+            model=self.model,
+            vocabulary=self.vocabulary,
+            schema=self.schema,
+            behaviour=self.behaviour,
+            cache=self.cache,
+            num_workers=self.num_workers,
+        )
+
+    def write(self, folder: Path, *, with_store: bool) -> None:
+        """Configuration, vocabulary and weights as JSON and safetensors; `with_store` adds a copy of the store."""
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format": _FORMAT,
+            "config": self.config.to_dict(),
+            "schema": self.schema.to_toml(),
+            "vocabulary": self.vocabulary.to_dict(),
+            "behaviour_items": list(self.behaviour),
+            "num_fitted": self.num_fitted,
+        }
+        (folder / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        for name in self.model.towers:
+            self.model.tower(name).wake_backbone()
+        weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
+        width = self.model.shape.behaviour_width
+        features = np.array(list(self.behaviour.values()), dtype=np.float32).reshape(-1, width)
+        save_file({**weights, "behaviour_features": torch.from_numpy(features)}, folder / "model.safetensors")
+        if with_store:
+            # What an earlier `write` left there would be found instead of what is in memory now.
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            with open_store(self.config, folder / "store") as kept:
+                self.store.copy_into(kept)
+
+    @classmethod
+    def read(cls, folder: Path, *, store: str | Path | None, device: str) -> Trained:
+        """What `write` left in a folder, with the store at `store` (None: in memory), filled where it was empty.
+
+        Raises `NotFittedError` where the folder holds nothing of the kind.
+        """
+        if not (folder / "config.json").exists():
+            raise NotFittedError(
+                f"'{folder}' holds no saved recommender: 'config.json' is missing. Expected a folder that `save` wrote."
+            )
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = RecommenderConfig.from_dict(about["config"])
+        vocabulary = Vocabulary.from_dict(about["vocabulary"])
+        model = build_model(config, vocabulary, load_weights=False)
+        weights = load_file(folder / "model.safetensors")
+        features = weights.pop("behaviour_features").numpy()
+        model.load_state_dict(weights)
+        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        trained = cls(
+            config,
+            model.to(wanted).eval(),
+            vocabulary,
+            Schema.from_toml(about["schema"], source=str(folder / "config.json")),
+            behaviour=dict(zip(about["behaviour_items"], features, strict=True)),
+            store=open_store(config, store),
+            cache=FeatureCache(None if store is None or "://" in str(store) else Path(store) / "cache"),
+            num_fitted=about["num_fitted"],
+        )
+        if (folder / "store").exists() and trained.store.num_items == 0:
+            with open_store(config, folder / "store") as kept:
+                kept.copy_into(trained.store)
+        return trained
+
+
+def open_store(config: RecommenderConfig, uri: str | Path | None) -> ItemStore:
+    """The store at `uri` (None: in memory) with a column a modality that the configuration has a tower for."""
+    modalities = [name for name in ("text", "image", "audio", "video") if name in config.towers]
+    return ItemStore.open(uri, modalities=modalities, embedding_dim=config.embedding_dim)
