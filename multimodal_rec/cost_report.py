@@ -121,7 +121,8 @@ def cost_report(folder: Path | None, run: RunFile, *, batch_size: int = 8, progr
     if catalogue is not None:
         windows = {name: tower.max_windows for name, tower in config.towers.items()}
         vectors = vector_columns(config, catalogue.schema)
-        content = ItemContent(catalogue.items, catalogue.schema, max_windows=windows, vectors=vectors)
+        frames = config.towers["video"].frames if "video" in config.towers else "even"
+        content = ItemContent(catalogue.items, catalogue.schema, max_windows=windows, frames=frames, vectors=vectors)
         num_items = {name: int(content.present(name).sum()) for name in config.towers}
     costs = tower_costs(
         config,

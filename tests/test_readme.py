@@ -41,6 +41,16 @@ def test_the_towers_are_a_valid_configuration() -> None:
     assert {tower.tuning for tower in config.towers.values()} == {"frozen", "adapter", "full"}
 
 
+def test_the_measuring_example_runs_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in (blocks("python")[0], blocks("python")[2]):
+        exec(compile(example, "README.md", "exec"), names)
+    assert "p_t_holm" in capsys.readouterr().out
+
+
 def test_the_toml_files_are_read_as_what_they_say(tmp_path: Path) -> None:
     catalogue, run = blocks("toml")
     assert Schema.from_toml(catalogue).events == {"purchase": 1.0, "return": -1.0}

@@ -22,7 +22,7 @@ CHECKSUMS = {
 }
 """SHA-256 of the source's files."""
 
-LICENCE = "non-commercial research use; cite the workshop"
+LICENCE = "none stated"
 
 
 def prepare(source: Path, out: Path) -> Catalogue:
