@@ -14,7 +14,7 @@ from multimodal_rec.cli import app
 from multimodal_rec.schema import Schema
 from tests.towers.tiny import write_bert
 
-VERBS = ("check", "towers", "train", "embed", "score", "recommend", "evaluate", "demo")
+VERBS = ("check", "towers", "train", "embed", "score", "recommend", "evaluate", "audit", "demo")
 WORDS = ("slow piano", "loud drum", "the rain", "a piano in the rain", "a slow drum", "loud rain")
 
 
@@ -278,6 +278,25 @@ def test_an_item_that_cannot_be_embedded_is_listed_and_the_others_are_kept(catal
     assert "bare" in "".join([*content["failed"].values(), *content["failed"], *content["set_aside"]])
     scored = call("score", model, "--store", store, "--user", "u0", "--item", "new")
     assert scored.exit_code == 0, scored.output
+
+
+def test_an_audit_prints_rows_and_sentences_and_keeps_its_runs(catalogue, config, tmp_path):
+    only = ("--only", "without text", "--only", "text shuffled")
+    said = call("audit", catalogue, "--config", config, "--out", tmp_path / "audit", *only)
+    assert said.exit_code == 0, said.stderr
+    assert "everything, seed 0: NDCG@10" in said.stdout
+    assert "Among all items: text" in " ".join(said.stdout.split())
+    again = call("audit", catalogue, "--config", config, "--out", tmp_path / "audit", *only, "--json")
+    rows = json.loads(again.stdout)["rows"]
+    assert [row["variant"] for row in rows if row["among"] == "all"] == ["everything", "without text", "text shuffled"]
+    assert len(list((tmp_path / "audit").glob("*.json"))) == 3
+
+
+def test_an_audit_of_an_unknown_variant_is_one_line(catalogue, config, tmp_path):
+    said = call("audit", catalogue, "--config", config, "--out", tmp_path / "audit", "--only", "without smell")
+    assert said.exit_code == 1
+    assert one_line(said.stderr)
+    assert "there is no variant 'without smell'" in said.stderr
 
 
 @pytest.mark.parametrize("as_json", [False, True])
