@@ -44,6 +44,7 @@ from multimodal_rec.baselines import (
 )
 from multimodal_rec.builders import build_tower
 from multimodal_rec.evaluation.protocol import RankingTask
+from multimodal_rec.vectors import vector_matrix
 
 MEASURES = {"R@10": "recall@10", "R@20": "recall@20", "N@10": "ndcg@10", "N@20": "ndcg@20"}
 
@@ -194,9 +195,7 @@ def _file(out: Path, task: str, method: str) -> Path:
 
 def _vectors(catalogue: Catalogue, column: str) -> np.ndarray:
     """Float32 (item, dim), rows of length 1, or 0 where an item has no vector."""
-    cells = catalogue.items[column].tolist()
-    dim = next(len(cell) for cell in cells if cell is not None)
-    rows = np.stack([np.zeros(dim, dtype=np.float32) if cell is None else cell for cell in cells])
+    rows, _ = vector_matrix(catalogue.items[column])
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm == 0, 1.0, norm)
 

@@ -15,10 +15,10 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbedReport, check_failures
-from multimodal_rec.errors import CatalogueError, ConfigError, ItemError, NotFittedError, UnknownIdError
+from multimodal_rec.errors import CatalogueError, ItemError, NotFittedError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, evaluate_ranking
 from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_role, check_written
-from multimodal_rec.evaluation.protocol import PROTOCOLS, Protocol
+from multimodal_rec.evaluation.protocol import Protocol, check_protocol
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.people import OnUnknown, Person
@@ -257,8 +257,7 @@ class Recommender:
 
     def _log_known(self, protocol: Protocol) -> pd.DataFrame:
         trained = self._fitted()
-        if protocol not in PROTOCOLS:
-            raise ConfigError(f"protocol '{protocol}' is unknown. Expected one of {', '.join(PROTOCOLS)}.")
+        check_protocol(protocol)
         log = trained.store.read_interactions()
         return log if protocol == "full" else log.iloc[: trained.num_fitted]
 
@@ -330,7 +329,7 @@ class Recommender:
     def _note_fitted(self, log: pd.DataFrame) -> None:
         trained = self._fitted()
         trained.store.append_interactions(log)
-        self._trained = replace(trained, num_fitted=len(trained.store.read_interactions()))
+        self._trained = replace(trained, num_fitted=trained.store.num_interactions)
 
     def _check(self, part: Catalogue) -> None:
         missing = [modality for modality in self.config.towers if modality not in part.schema.modalities]

@@ -103,6 +103,11 @@ class ItemStore:
         """How many items are stored, stale ones included."""
         return self._table("items").count_rows()
 
+    @property
+    def num_interactions(self) -> int:
+        """How many interactions are stored."""
+        return self._table("interactions").count_rows()
+
     def write_items(self, batch: ItemRows) -> None:
         """Insert these items, or replace those whose id is there, in one commit.
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from multimodal_rec.builders import build_model
-from multimodal_rec.config import RecommenderConfig
+from multimodal_rec.config import MODALITIES, RecommenderConfig
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import NotFittedError
 from multimodal_rec.feature_cache import FeatureCache
@@ -114,5 +114,5 @@ class Trained:
 
 def open_store(config: RecommenderConfig, uri: str | Path | None) -> ItemStore:
     """The store at `uri` (None: in memory) with a column a modality that the configuration has a tower for."""
-    modalities = [name for name in ("text", "image", "audio", "video") if name in config.towers]
+    modalities = [name for name in MODALITIES if name in config.towers]
     return ItemStore.open(uri, modalities=modalities, embedding_dim=config.embedding_dim)

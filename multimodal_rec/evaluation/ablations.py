@@ -67,15 +67,13 @@ def own_parts(config: RecommenderConfig, schema: Schema) -> list[str]:
 
 def without_part(config: RecommenderConfig, part: str) -> RecommenderConfig | None:
     """The configuration that does not know of one part; None where nothing would be left of an item."""
-    if part in config.towers:
-        config = replace(config, towers=_other_towers(config, part))
-    else:
-        config_without = {"attributes": config.attributes, "behaviour": config.behaviour, "context": config.context}
-        config_without[part] = False
-        if not config.towers and not config_without["attributes"] and not config_without["behaviour"]:
-            return None
-        config = replace(config, **config_without)
-    return config
+    towers = _other_towers(config, part) if part in config.towers else config.towers
+    attributes, behaviour, context = (
+        getattr(config, name) and name != part for name in ("attributes", "behaviour", "context")
+    )
+    if not towers and not attributes and not behaviour:
+        return None
+    return replace(config, towers=towers, attributes=attributes, behaviour=behaviour, context=context)
 
 
 def only_part(config: RecommenderConfig, part: str) -> RecommenderConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,12 @@ Protocol = Literal["full", "mmrec"]
 """`full`: what was fitted or validated on is known at test: it speaks for people and is no candidate. `mmrec`: only
 the training part is, so that validation positives are ranked at test, as in MMRec and the papers that use it."""
 
-PROTOCOLS: tuple[str, ...] = ("full", "mmrec")
+
+def check_protocol(protocol: str) -> None:
+    """None where there is such a protocol. Raises `ConfigError` naming those there are."""
+    known = get_args(Protocol)
+    if protocol not in known:
+        raise ConfigError(f"protocol '{protocol}' is unknown. Expected one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +63,7 @@ class RankingTask:
     """The same, before the test."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ConfigError(f"protocol '{self.protocol}' is unknown. Expected one of {', '.join(PROTOCOLS)}.")
+        check_protocol(self.protocol)
         check_disjoint({"train": self.train, "valid": self.valid, "test": self.test})
 
     @classmethod

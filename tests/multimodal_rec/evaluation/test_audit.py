@@ -65,6 +65,8 @@ class TestVariants:
 
     def test_what_would_leave_nothing_is_not_tried(self) -> None:
         assert without_part(RecommenderConfig({}, attributes=False), "behaviour") is None
+        net = TowerConfig("timm:test_byobnet", pretrained=False, tuning="full")
+        assert without_part(RecommenderConfig({"image": net}, attributes=False, behaviour=False), "image") is None
 
 
 class TestSentences:
