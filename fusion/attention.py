@@ -25,13 +25,14 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, embedding_dim: int, num_parts: int) -> None:
         super().__init__()
+        self._shape = (num_parts, embedding_dim)
         self.output_dim = embedding_dim * num_parts
         self.query = nn.Parameter(torch.zeros(num_parts, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_parts))
 
     def weights(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Attention weights (item, part): each row sums to 1, and is 0 where `present` is False."""
-        check_parts(tokens, present)
+        check_parts(tokens, present, shape=self._shape)
         tokens = zero_absent(tokens, present)
         logits = torch.einsum("ipd,pd->ip", tokens, self.query) / tokens.shape[-1] ** 0.5 + self.bias
         return logits.masked_fill(~present, -torch.inf).softmax(dim=-1)
@@ -40,7 +41,7 @@ class AttentionFusion(nn.Module):
         """The fused embedding, (item, part · dim).
 
         `tokens`: (item, part, dim); rows whose `present` (item, part) is False may hold anything, NaN included.
-        Raises `ValueError` where an item has no part, or where shapes disagree.
+        Raises `ValueError` where an item has no part, or where shapes disagree; `TypeError` unless `present` is bool.
         """
         weights = self.weights(tokens, present) * tokens.shape[1]
         return (weights.unsqueeze(-1) * zero_absent(tokens, present)).flatten(start_dim=1)

@@ -7,7 +7,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fusion.parts import check_parts, zero_absent
+from fusion.parts import check_parts, check_queries, zero_absent
+from fusion.pooling import attention_pool
 
 
 @final
@@ -23,28 +24,64 @@ class ContextScore(nn.Module):
 
     def __init__(self, embedding_dim: int, num_parts: int) -> None:
         super().__init__()
+        self._shape = (num_parts, embedding_dim)
         self.key = nn.Parameter(torch.zeros(num_parts, embedding_dim, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_parts))
 
+    def weights(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """Attention weights (query, item, part): over parts they sum to 1, and are 0 where the part is absent."""
+        logits, _ = self._by_part(queries, tokens, present)
+        return logits.softmax(dim=0).permute(1, 2, 0)
+
     def contributions(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
         """What each part adds to each score: (query, item, part), 0 where the part is absent."""
-        check_parts(tokens, present)
-        if queries.ndim != 3 or queries.shape[1:] != tokens.shape[1:]:
-            raise ValueError(
-                f"queries have shape {tuple(queries.shape)}. Expected (query, {tokens.shape[1]}, {tokens.shape[2]})."
-            )
-        tokens = zero_absent(tokens, present)
-        # (part, query, dim) @ (part, dim, item): one matrix product a part.
-        by_part = queries.transpose(0, 1)
-        items = tokens.permute(1, 2, 0)
-        logits = (by_part @ self.key) @ items / tokens.shape[-1] ** 0.5 + self.bias[:, None, None]
-        attention = logits.masked_fill(~present.T.unsqueeze(1), -torch.inf).softmax(dim=0)
-        return (tokens.shape[1] * attention * (by_part @ items)).permute(1, 2, 0)
+        logits, values = self._by_part(queries, tokens, present)
+        return (logits.softmax(dim=0) * values).permute(1, 2, 0)
 
     def forward(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
         """Scores (query, item), higher is better.
 
-        `queries`: (query, part, dim); `tokens`: (item, part, dim); `present`: bool (item, part). Raises `ValueError`
-        where an item has no part, or where shapes disagree.
+        `queries`: (query, part, dim); `tokens`: (item, part, dim), anything where `present` (item, part) is False, NaN
+        included. Raises `ValueError` where an item has no part, or where shapes disagree; `TypeError` unless `present`
+        is bool.
         """
-        return self.contributions(queries, tokens, present).sum(dim=-1)
+        return attention_pool(*self._by_part(queries, tokens, present))
+
+    def _by_part(self, queries: Tensor, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of attention and num_parts · ⟨q_p, x(i, p)⟩, each (part, query, item)."""
+        check_parts(tokens, present, shape=self._shape)
+        check_queries(queries, shape=self._shape)
+        num_parts, dim = self._shape
+        # (part, query, dim) @ (part, dim, item): one matrix product a part. Scales are of the queries, and bias and
+        # mask go into the product: the large tensors are written once.
+        by_part = queries.transpose(0, 1)
+        items = zero_absent(tokens, present).permute(1, 2, 0)
+        prior = self.bias[:, None].where(present.T, -torch.inf)
+        logits = torch.baddbmm(prior.unsqueeze(1), by_part @ self.key / dim**0.5, items)
+        return logits, (num_parts * by_part) @ items
+
+
+@final
+class FusedScore(nn.Module):
+    """Score items for queries by the inner product of a query with what a fusion makes of an item.
+
+        score(q, i) = ⟨q, fusion(x(i))⟩
+
+    Stands where `ContextScore` does, for fusions that have no attention which a query could take over: context speaks
+    through the query alone. `fusion` gives (item, part · dim) from tokens (item, part, dim) and `present`.
+    """
+
+    def __init__(self, fusion: nn.Module) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """Scores (query, item), higher is better.
+
+        `queries`: (query, part, dim); `tokens`: (item, part, dim), anything where `present` (item, part) is False, NaN
+        included. Raises `ValueError` where an item has no part, or where shapes disagree; `TypeError` unless `present`
+        is bool.
+        """
+        fused = self.fusion(tokens, present)
+        check_queries(queries, shape=(tokens.shape[1], tokens.shape[2]))
+        return queries.flatten(start_dim=1) @ fused.T

@@ -80,6 +80,7 @@ def build_model(
             context_width=max(1, vocabulary.context.width),
             person_width=max(1, vocabulary.people.width),
             event_weights=vocabulary.event_weights,
+            fusion=config.fusion,
         )
         return RecommenderModel(towers, shape, dropout=config.dropout, temperature=config.temperature)
 

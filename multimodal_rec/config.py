@@ -13,6 +13,7 @@ Modality = Literal["text", "image", "audio", "video"]
 Tuning = Literal["frozen", "adapter", "full"]
 Adapter = Literal["lora", "dora", "adalora", "bottleneck", "side"]
 Pooling = Literal["auto", "mean", "cls", "attention"]
+FusionKind = Literal["attention", "concatenation", "gating", "mean"]
 
 MODALITIES: tuple[str, ...] = get_args(Modality)
 """The modalities in the order in which a model keeps their tokens."""
@@ -123,6 +124,9 @@ class RecommenderConfig:
     _: KW_ONLY
     embedding_dim: int = 32
     """Dimension of each part of an item: an item embedding has one block of it a part."""
+    fusion: FusionKind = "attention"
+    """How parts become one: `attention` weighs them, in the ranking score for each query anew; `gating`,
+    `concatenation` and `mean` do so once an item, or not at all."""
     behaviour_rank: int = 16
     """Factors of co-consumption that are read from the log."""
     attributes: bool = True
@@ -141,6 +145,19 @@ class RecommenderConfig:
     """Chance that everything learned from an item's own interactions is hidden in a training step."""
     dropout: float = 0.3
     """On item tokens and queries."""
+    objective: Literal["softmax", "bpr", "bce"] = "softmax"
+    """Of ranking: cross-entropy among all items, or `num_negatives` sampled ones, in pairs with what was taken (`bpr`)
+    or one by one (`bce`)."""
+    num_negatives: int = 32
+    """Items drawn against each one taken, for `bpr` and `bce`."""
+    hard_negatives: float = 0.0
+    """Share of them that are the best scored of ten times as many."""
+    rating_weight: float = 0.0
+    """Weight of predicting `value` (a rating, a watched share) from the score, as a squared error in squared standard
+    deviations; for catalogues whose interactions have one."""
+    task_weights: Literal["fixed", "learned"] = "fixed"
+    """`learned`: the losses of ranking, dislikes, ratings and alignment are weighed by how noisy they turn out, and
+    the weights given for them here only say where that starts."""
     pointwise_weight: float = 10.0
     """Weight of telling likes from dislikes, where the catalogue declares events of negative weight."""
     alignment_weight: float = 0.1
@@ -155,8 +172,16 @@ class RecommenderConfig:
             raise ConfigError(
                 "no towers, no attributes and no behaviour: an item would have nothing to show. Keep one."
             )
-        _check_positive(self, "embedding_dim", "behaviour_rank", "history_length", "temperature")
+        _check_choice("fusion", self.fusion, get_args(FusionKind))
+        _check_choice("objective", self.objective, ("softmax", "bpr", "bce"))
+        _check_choice("task_weights", self.task_weights, ("fixed", "learned"))
+        _check_positive(self, "embedding_dim", "behaviour_rank", "history_length", "temperature", "num_negatives")
         _check_share(self, "modality_dropout", "behaviour_dropout", "dropout")
+        if not 0 <= self.hard_negatives <= 1 or self.rating_weight < 0:
+            raise ConfigError(
+                f"hard_negatives is {self.hard_negatives} and rating_weight {self.rating_weight}. Expected a share "
+                "from 0 to 1, and at least 0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """This configuration as plain JSON values; `from_dict` reads it back."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion import AttentionFusion, ContextScore
+from fusion import FusionKind, build_fusion
 from multimodal_rec.query import QueryEncoder, QueryInput
 from towers import Tower
 from towers.backbone import hash_state
@@ -56,6 +56,7 @@ class ModelShape:
     person_width: int
     event_weights: tuple[float, ...]
     """First guess of how much each kind of event speaks for a person; index 0 is for none or unknown."""
+    fusion: FusionKind = "attention"
 
 
 class Scores(NamedTuple):
@@ -64,7 +65,7 @@ class Scores(NamedTuple):
     retrieval: Tensor
     """⟨q, e(i)⟩: an inner product with the item's own embedding, which an index can search."""
     ranking: Tensor
-    """Σ_p weight(p; q, i) ⟨q_p, x(i, p)⟩: exact, with the parts weighed for this query."""
+    """Σ_p weight(p; q, i) ⟨q_p, x(i, p)⟩: exact, with the parts weighed for this query (by `attention`)."""
 
 
 @final
@@ -94,11 +95,13 @@ class RecommenderModel(nn.Module):
             person_width=shape.person_width,
             event_weights=list(shape.event_weights),
         )
-        self.fusion = AttentionFusion(dim, num_parts)
-        self.ranking = ContextScore(dim, num_parts)
+        self.fusion, self.ranking = build_fusion(shape.fusion, dim, num_parts)
         self.like = nn.Linear(1, 1)
         nn.init.ones_(self.like.weight)
         nn.init.zeros_(self.like.bias)
+        self.rating = nn.Linear(1, 1)
+        nn.init.zeros_(self.rating.weight)
+        nn.init.zeros_(self.rating.bias)
         # Tokens have norm √dim, so ⟨q, x⟩ of like with like is about dim: the temperature is of the mean product.
         self.log_temperature = nn.Parameter(torch.full((2,), temperature * dim).log())
 
@@ -183,6 +186,10 @@ class RecommenderModel(nn.Module):
     def like_logits(self, scores: Tensor) -> Tensor:
         """Ranking scores as logits of like against dislike: one scale and one threshold for all."""
         return self.like(scores.unsqueeze(-1)).squeeze(-1)
+
+    def predicted_rating(self, scores: Tensor) -> Tensor:
+        """Ranking scores as standardised ratings or watched shares: one scale and one offset for all."""
+        return self.rating(scores.unsqueeze(-1)).squeeze(-1)
 
     def aligned(self, tokens: Tensor) -> list[Tensor]:
         """Each modality's token in the space that modalities share, a list of (item, dim)."""

@@ -7,22 +7,25 @@ from typing import Any
 from torch import nn
 
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
-from multimodal_rec.model import RecommenderModel
+from multimodal_rec.steps import Objective
 
 
-def parameter_groups(
-    model: RecommenderModel, config: RecommenderConfig, training: TrainingConfig
-) -> list[dict[str, Any]]:
+def parameter_groups(objective: Objective, config: RecommenderConfig, training: TrainingConfig) -> list[dict[str, Any]]:
     """AdamW's groups: those of each tower's tuning, at its own rate, and one for everything else."""
     groups: list[dict[str, Any]] = []
     taken: set[int] = set()
     for name, tower in config.towers.items():
         rate = _usual_rate(tower) if tower.learning_rate is None else tower.learning_rate
         # From the output to the input, each block at the rate of the one after it times the decay.
-        for depth, parameters in enumerate(model.tower(name).parameters_by_depth()):
+        for depth, parameters in enumerate(objective.model.tower(name).parameters_by_depth()):
             groups += _tower_groups(parameters, rate * tower.layer_decay**depth, tower.weight_decay)
             taken |= {id(parameter) for parameter in parameters}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    if objective.task_weights is not None:
+        # Decay would pull them back to the plain sum.
+        noise = list(objective.task_weights.parameters())
+        groups.append({"params": noise, "lr": training.learning_rate, "weight_decay": 0.0})
+        taken |= {id(parameter) for parameter in noise}
+    rest = [p for p in objective.parameters() if p.requires_grad and id(p) not in taken]
     return [{"params": rest, "lr": training.learning_rate, "weight_decay": training.weight_decay}, *groups]
 
 

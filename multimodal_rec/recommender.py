@@ -338,6 +338,12 @@ class Recommender:
                 f"the configuration has a tower for '{missing[0]}', and the catalogue declares no such column. It has "
                 f"{', '.join(part.schema.modalities)}. Drop the tower, or name the column under [columns]."
             )
+        log = part.interactions
+        if self.config.rating_weight > 0 and ("value" not in log or bool(log["value"].isna().all())):
+            raise CatalogueError(
+                f"rating_weight is {self.config.rating_weight}, and no interaction has a value to predict. Expected a "
+                "column 'value' with ratings or watched shares. Add it, or leave rating_weight at 0."
+            )
 
     def _fitted(self) -> Trained:
         if self._trained is None:

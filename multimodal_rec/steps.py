@@ -16,9 +16,11 @@ from multimodal_rec.behaviour import ItemBehaviour
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.features import ContentFeatures
 from multimodal_rec.history import Events, Histories
-from multimodal_rec.losses import alignment, liked_or_not, softmax_over_items
+from multimodal_rec.losses import alignment, bce, bpr, liked_or_not, rating_error, softmax_over_items
 from multimodal_rec.model import ItemFeatures, ModalityFeatures, RecommenderModel
+from multimodal_rec.negatives import draw_negatives
 from multimodal_rec.query import QueryInput
+from multimodal_rec.task_weights import TaskWeights
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,7 +33,8 @@ class TrainingData:
     behaviour: ItemBehaviour
     events: Events
     weights: np.ndarray
-    """Float32 (event,): above 0 = something taken, below 0 = something disliked, 0 = neither."""
+    """Float32 (event,): above 0 = something taken, below 0 = something disliked, 0 = neither; the further from 0, the
+    more an event counts."""
     histories: Histories
     people: Tensor
     """(user, person width)."""
@@ -50,7 +53,7 @@ class Step(NamedTuple):
 
 @final
 class Objective(nn.Module):
-    """The loss of a step: both scores' softmax over items, dislikes, and the alignment of modalities."""
+    """The loss of a step: both scores' ranking of what was taken, dislikes, ratings, and modalities' alignment."""
 
     def __init__(
         self, model: RecommenderModel, data: TrainingData, config: RecommenderConfig, training: TrainingConfig
@@ -59,6 +62,8 @@ class Objective(nn.Module):
         self.model = model
         # Held outside of nn.Module's books: neither data nor configuration is a weight.
         self._data, self._config, self._training = data, config, training
+        names = ("ranking", "dislikes", "ratings", "alignment")
+        self.task_weights = TaskWeights(names) if config.task_weights == "learned" else None
         self._taken = _items_of_users(data)
         self._log_share = _log_share(data)
 
@@ -69,14 +74,12 @@ class Objective(nn.Module):
         features = self._features(pool, step.fresh, device)
         tokens, present = self.model.tokens(features)
         present = self._hide(present)
-        loss = tokens.sum() * 0
-        if len(step.fresh):
-            loss = loss + sum(self.model.tower(name).penalty() for name in data.trained)
+        losses: dict[str, Tensor] = {}
         if self._config.alignment_weight > 0 and len(self.model.aligners) > 1:
             chosen = torch.randperm(len(pool), device=device)[:256]
             num_modalities = len(self.model.aligners)
             there = [present[chosen, index] for index in range(num_modalities)]
-            loss = loss + self._config.alignment_weight * alignment(self.model.aligned(tokens[chosen]), there)
+            losses["alignment"] = self._config.alignment_weight * alignment(self.model.aligned(tokens[chosen]), there)
         tokens = F.dropout(tokens, self._config.dropout, self.training)
         self.model.query.set_centre(tokens.detach(), present)
         folds = data.behaviour.fold_of_user[data.events.user_index[step.events]]
@@ -85,10 +88,19 @@ class Objective(nn.Module):
             behaviour = torch.from_numpy(data.behaviour.folds[fold][pool]).to(device)
             token = F.dropout(self.model.behaviour_token(behaviour), self._config.dropout, self.training)
             told = torch.cat([tokens[:, :-1], token.unsqueeze(1)], dim=1)
-            loss = loss + self._loss_of_events(rows, pool, told, present) * (len(rows) / len(step.events))
-        return loss
+            for name, loss in self._losses_of_events(rows, pool, told, present).items():
+                losses[name] = losses.get(name, 0) + loss * (len(rows) / len(step.events))
+        # Of the towers' own, so that a step without anything to say still reaches every weight.
+        total = tokens.sum() * 0
+        if len(step.fresh):
+            total = total + sum(self.model.tower(name).penalty() for name in data.trained)
+        if not losses:
+            return total
+        return total + (sum(losses.values()) if self.task_weights is None else self.task_weights(losses))
 
-    def _loss_of_events(self, rows: np.ndarray, pool: np.ndarray, tokens: Tensor, present: Tensor) -> Tensor:
+    def _losses_of_events(
+        self, rows: np.ndarray, pool: np.ndarray, tokens: Tensor, present: Tensor
+    ) -> dict[str, Tensor]:
         data, device = self._data, tokens.device
         around = [data.histories.around(int(row)) for row in rows]
         history = data.histories.collate(around, moments=[int(row) for row in rows])
@@ -106,18 +118,37 @@ class Objective(nn.Module):
         log_share = None
         if len(pool) < len(data.behaviour.present):
             log_share = torch.from_numpy(self._log_share[pool]).to(device)
-        loss = tokens.sum() * 0
-        liked = weights > 0
+        losses: dict[str, Tensor] = {}
+        liked, believed = weights > 0, weights.abs()
         if bool(liked.any()):
-            for score in scores:
-                loss = loss + softmax_over_items(
-                    score[liked], targets[liked], excluded=excluded[liked], log_share=log_share
-                )
+            losses["ranking"] = torch.stack(
+                [
+                    self._ranking(score[liked], targets[liked], excluded[liked], log_share, believed[liked])
+                    for score in scores
+                ]
+            ).sum()
+        of_target = scores.ranking.gather(1, targets.unsqueeze(1)).squeeze(1)
         if bool((weights < 0).any()):
-            of_target = scores.ranking.gather(1, targets.unsqueeze(1)).squeeze(1)
-            told = liked_or_not(self.model.like_logits(of_target), liked)
-            loss = loss + self._config.pointwise_weight * told
-        return loss
+            told = liked_or_not(self.model.like_logits(of_target), liked, weights=believed)
+            losses["dislikes"] = self._config.pointwise_weight * told
+        if self._config.rating_weight > 0:
+            ratings = torch.from_numpy(data.events.value[rows]).to(device)
+            # 0 is what a missing value became; a rating that is the mean to the last bit is lost with them.
+            told = rating_error(self.model.predicted_rating(of_target), ratings, weights=believed * (ratings != 0))
+            losses["ratings"] = self._config.rating_weight * told
+        return losses
+
+    def _ranking(
+        self, scores: Tensor, targets: Tensor, excluded: Tensor, log_share: Tensor | None, weights: Tensor
+    ) -> Tensor:
+        config = self._config
+        if config.objective == "softmax":
+            return softmax_over_items(scores, targets, excluded=excluded, log_share=log_share, weights=weights)
+        drawn = draw_negatives(
+            scores, config.num_negatives, targets=targets, excluded=excluded, hard_share=config.hard_negatives
+        )
+        loss = bpr if config.objective == "bpr" else bce
+        return loss(scores, targets, drawn.columns, weights=weights * drawn.present)
 
     def _pool(self, step: Step) -> np.ndarray:
         """Items that this step reads: all, or where they are too many the fresh ones and those of its histories."""

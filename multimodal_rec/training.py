@@ -50,7 +50,7 @@ def train(
     """
     accelerator = make_accelerator(training)
     objective = Objective(model, data, config, training)
-    optimiser = torch.optim.AdamW(parameter_groups(model, config, training))
+    optimiser = torch.optim.AdamW(parameter_groups(objective, config, training))
     total = training.epochs * -(-num_steps(data, training) // training.gradient_accumulation)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,

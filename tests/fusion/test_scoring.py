@@ -50,11 +50,6 @@ def test_scores_are_the_sum_of_contributions(score: ContextScore, inputs: tuple[
     assert score(*inputs).shape == (QUERIES, ITEMS)
 
 
-def test_queries_are_independent(score: ContextScore, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-    queries, tokens, present = inputs
-    torch.testing.assert_close(score(queries[2:3], tokens, present), score(*inputs)[2:3])
-
-
 def test_a_fresh_score_is_the_plain_inner_product_of_what_is_there(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     queries, tokens, _ = inputs
     everything = torch.ones(ITEMS, PARTS, dtype=torch.bool)
@@ -73,7 +68,26 @@ def test_what_matters_about_an_item_depends_on_who_asks() -> None:
     assert parts[1, 1] > 1.9
 
 
-def test_queries_of_another_shape_raise(score: ContextScore, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-    queries, tokens, present = inputs
-    with pytest.raises(ValueError, match=r"queries have shape \(4, 2, 5\). Expected \(query, 3, 5\)"):
-        score(queries[:, :2], tokens, present)
+def test_weights_are_shares_of_what_is_there(score: ContextScore, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, tokens, present = inputs
+    weights = score.weights(*inputs)
+    assert weights.shape == (QUERIES, ITEMS, PARTS)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(QUERIES, ITEMS))
+    assert (weights[:, ~present] == 0).all()
+    assert (weights[:, present] > 0).all()
+    by_part = torch.einsum("qpd,ipd->qip", inputs[0], tokens)
+    torch.testing.assert_close(PARTS * weights * by_part, score.contributions(*inputs))
+
+
+def test_what_is_learned_equals_what_the_equation_would_learn(
+    score: ContextScore, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    score.double().requires_grad_()
+    queries, tokens = (tensor.double().requires_grad_() for tensor in inputs[:2])
+    learned = (queries, tokens, *score.parameters())
+    weight = torch.randn(QUERIES, ITEMS, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    plain = score.contributions(queries, tokens, inputs[2]).sum(dim=-1)
+    expected = torch.autograd.grad((plain * weight).sum(), learned)
+    found = torch.autograd.grad((score(queries, tokens, inputs[2]) * weight).sum(), learned)
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)

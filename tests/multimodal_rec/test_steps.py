@@ -162,12 +162,12 @@ def test_hidden_parts_leave_at_least_one(
 
 @pytest.mark.parametrize("tuning", ["frozen", "adapter", "full"])
 def test_every_trainable_tensor_gets_a_gradient_within_two_steps(tuning: str, bert: Path, catalogue: Catalogue) -> None:
-    config = tiny_config(bert, tuning=tuning)
+    config = tiny_config(bert, tuning=tuning, rating_weight=1.0, task_weights="learned")
     model, data = ready_to_train(catalogue, config)
     assert ("text" in data.trained) == (tuning != "frozen")
     objective = Objective(model, data, config, CPU).train()
-    trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    backbone = [name for name in trainable if name.startswith("towers.text.backbone")]
+    trainable = {name: weight for name, weight in objective.named_parameters() if weight.requires_grad}
+    backbone = [name for name in trainable if name.startswith("model.towers.text.backbone")]
     total = len(list(model.tower("text").backbone.parameters()))
     assert len(backbone) == {"frozen": 0, "full": total}.get(tuning, len(backbone))
     assert (0 < len(backbone) < total) == (tuning == "adapter")

@@ -19,6 +19,7 @@ from multimodal_rec.errors import ConfigError
 from multimodal_rec.rates import parameter_groups
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.schema import Schema
+from multimodal_rec.steps import Objective
 from multimodal_rec.training import Epoch, make_accelerator, train
 from tests.multimodal_rec.tiny import CPU, ready_to_train, tiny_config, without_interactions, write_catalogue
 
@@ -168,8 +169,9 @@ def test_each_tower_learns_at_its_own_rate_and_decay(bert: Path, catalogue: Cata
         layer_decay=0.5,
     )
     config = replace(config, towers=dict(config.towers) | {"image": image})
-    model, _ = ready_to_train(catalogue, config)
-    rest, *towers = parameter_groups(model, config, replace(CPU, learning_rate=0.25))
+    model, data = ready_to_train(catalogue, config)
+    training = replace(CPU, learning_rate=0.25)
+    rest, *towers = parameter_groups(Objective(model, data, config, training), config, training)
     assert rest["lr"] == 0.25
     of_image = {id(weight) for weight in model.tower("image").backbone_parameters()}
     images = [group for group in towers if {id(weight) for weight in group["params"]} <= of_image]
