@@ -90,7 +90,7 @@ class Objective(nn.Module):
             told = torch.cat([tokens[:, :-1], token.unsqueeze(1)], dim=1)
             for name, loss in self._losses_of_events(rows, pool, told, present).items():
                 losses[name] = losses.get(name, 0) + loss * (len(rows) / len(step.events))
-        # Of the towers' own, so that a step without anything to say still reaches every weight.
+        # A step that has nothing to say reaches every weight all the same.
         total = tokens.sum() * 0
         if len(step.fresh):
             total = total + sum(self.model.tower(name).penalty() for name in data.trained)
