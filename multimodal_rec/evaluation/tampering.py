@@ -15,6 +15,7 @@ import pandas as pd
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import MODALITIES
 from multimodal_rec.errors import ConfigError
+from multimodal_rec.media import has_sound
 from multimodal_rec.schema import Schema
 from multimodal_rec.splits import Split
 
@@ -32,9 +33,12 @@ def part_columns(schema: Schema, part: str) -> tuple[str, ...]:
 def shuffled(split: Split, part: str, *, seed: int) -> Split:
     """The split with one part's content dealt out anew among the items that have any, all its columns together.
 
-    `part`: a modality or 'attributes'. The same items get the same content in all three parts. Raises `ConfigError`
-    where the part has no column of its own.
+    `part`: a modality or 'attributes'. The same items get the same content in all three parts; who is
+    heard through a video gets another item's sound and keeps the pictures. Raises `ConfigError` where the part has no
+    column of its own.
     """
+    if part == "audio" and split.test.schema.video and split.test.schema.audio:
+        split = _with_soundtracks(split)
     items = split.test.items
     columns = list(part_columns(split.test.schema, part))
     if not columns:
@@ -46,13 +50,25 @@ def shuffled(split: Split, part: str, *, seed: int) -> Split:
     return _with_columns(split, changed, split.test.schema)
 
 
+def _with_soundtracks(split: Split) -> Split:
+    """The split with each video that is heard for want of another sound named as its item's sound."""
+    schema, items = split.test.schema, split.test.items
+    heard = _present(items, list(schema.audio))
+    sounds = items[schema.audio[0]].to_numpy(dtype=object, copy=True)
+    for row in np.flatnonzero(~heard):
+        films = [path for name in schema.video for path in items[name].iloc[row]][:1]
+        # A silent film stays no sound: named as one, it would be a sound that cannot be read.
+        sounds[row] = [path for path in films if has_sound(path)]
+    return _with_columns(split, {schema.audio[0]: pd.Series(sounds, index=items.index)}, schema)
+
+
 def with_noise(split: Split, modality: str, *, seed: int) -> tuple[Split, str]:
     """The split with a column of random vectors where items have the modality, and the column's name.
 
     Independent normal numbers, for a `vectors:` tower to read in place of the content.
     """
     schema, items = split.test.schema, split.test.items
-    columns = part_columns(schema, modality) or part_columns(schema, "video")
+    columns = part_columns(schema, modality) + (part_columns(schema, "video") if modality == "audio" else ())
     present = _present(items, list(columns))
     own = [cell for name in schema.vectors.get(modality, ()) for cell in items[name] if cell is not None]
     dim = len(own[0]) if own else NOISE_DIM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from multimodal_rec.errors import ConfigError
 from multimodal_rec.evaluation.tampering import shuffled, shuffled_context, with_noise
 from multimodal_rec.schema import Schema
 from multimodal_rec.splits import Split
+from tests.multimodal_rec.test_media import sine, write_video, write_wav
 
 NUM = 40
 SCHEMA = Schema(
@@ -97,6 +100,32 @@ def test_contexts_are_dealt_out_within_each_part() -> None:
         assert hours != before.interactions["hour"].tolist()
         assert sorted(hours) == before.interactions["hour"].tolist()
         pd.testing.assert_frame_equal(part.interactions.drop(columns="hour"), before.interactions.drop(columns="hour"))
+
+
+def test_sound_that_videos_bring_is_dealt_out_and_replaced_too(tmp_path: Path) -> None:
+    """Six films, of which two are silent and one has a sound of its own."""
+    films = [
+        str(write_video(tmp_path / f"{item}.mp4", 3, sound=None if item in (1, 4) else sine(440, 0.3)))
+        for item in range(6)
+    ]
+    own = str(write_wav(tmp_path / "own.wav", sine(220, 0.3)))
+    items = pd.DataFrame(
+        {
+            "item_id": [f"i{item}" for item in range(6)],
+            "film": [[film] for film in films],
+            "sound": [[own] if item == 0 else [] for item in range(6)],
+        }
+    )
+    log = pd.DataFrame({"user_id": "u", "item_id": items["item_id"], "timestamp": range(6)})
+    parts = Catalogue.from_frames(items, log, schema=Schema("films", kind="video", audio=("sound",), video=("film",)))
+    whole = Split(parts, parts, parts)
+    dealt = shuffled(whole, "audio", seed=0).test.items
+    assert dealt["film"].tolist() == items["film"].tolist()
+    assert sorted(path for cell in dealt["sound"] for path in cell) == sorted([own, *(films[i] for i in (2, 3, 5))])
+    assert [bool(cell) for cell in dealt["sound"]] == [True, False, True, True, False, True]
+    assert dealt["sound"].iloc[0] != [own]
+    noisy, name = with_noise(whole, "audio", seed=0)
+    assert noisy.test.items[name].notna().all()
 
 
 def test_a_part_without_columns_is_refused() -> None:
