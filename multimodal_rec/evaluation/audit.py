@@ -28,6 +28,9 @@ METRIC = "ndcg@10"
 SIGNIFICANT = 0.05
 """A difference whose Holm-adjusted p-value is below this is called one."""
 
+FEWEST_PEOPLE = 20
+"""Late items are reported where at least so many people took any: of fewer, an interval over people says nothing."""
+
 _AMONG = {"all": "Among all items", "late": "Among late items"}
 
 
@@ -45,8 +48,8 @@ class Audit:
     """What every part of a catalogue was worth to one configuration."""
 
     table: pd.DataFrame
-    """Index (among, variant), 'all' items and 'late' ones: NDCG@10 (mean), its spread over seeds, the difference to
-    everything with its 95% interval (low, high), p-values as of `compare_runs`."""
+    """Index (among, variant), 'all' items and 'late' ones (where `FEWEST_PEOPLE` took any): NDCG@10 (mean), its spread
+    over seeds, the difference to everything with its 95% interval (low, high), p-values as of `compare_runs`."""
     sentences: tuple[str, ...]
     """The same in words, a sentence a part."""
 
@@ -128,6 +131,7 @@ def _table(reached: Mapping[str, _Reached]) -> pd.DataFrame:
     tables = {
         among: compare_runs(reached, against=FULL, metrics=(among,)).droplevel("metric")
         for among in reached[FULL].per_user.columns
+        if among == "all" or reached[FULL].per_user[among].notna().to_numpy().sum() >= FEWEST_PEOPLE
     }
     table = pd.concat(tables, names=["among", "variant"])
     spread = [reached[str(name)].spread if among == "all" else float("nan") for among, name in table.index]

@@ -13,7 +13,7 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.evaluation.ablations import FULL, only_part, own_parts, variants, without_part
-from multimodal_rec.evaluation.audit import Audit, audit_parts
+from multimodal_rec.evaluation.audit import FEWEST_PEOPLE, Audit, audit_parts
 from multimodal_rec.splits import Split
 from tests.multimodal_rec.tiny import CPU, tiny_config
 
@@ -39,6 +39,18 @@ def told(split: Split, config: RecommenderConfig, folder: Path, values: dict[str
     for name, run in planted(values).items():
         (folder / f"{name.replace(' ', '-')}-seed-0.json").write_text(json.dumps(run.to_dict()))
     return audit_parts(split, config, out=folder, only=[name for name in values if name != FULL])
+
+
+@pytest.mark.parametrize("num_late", [FEWEST_PEOPLE - 1, FEWEST_PEOPLE])
+def test_of_a_handful_of_people_nothing_is_said(num_late: int, split: Split, bert: Path, tmp_path: Path) -> None:
+    for name, run in planted({FULL: 0.5, "ids only": 0.1}).items():
+        late = run["all"].iloc[:num_late].to_dict()
+        kept = {"all": run["all"].to_dict(), "late": late}
+        (tmp_path / f"{name.replace(' ', '-')}-seed-0.json").write_text(json.dumps(kept))
+    audit = audit_parts(split, tiny_config(bert), training=ONE_EPOCH, out=tmp_path, only=["ids only"])
+    among = set(audit.table.index.get_level_values("among"))
+    assert among == ({"all", "late"} if num_late == FEWEST_PEOPLE else {"all"})
+    assert any("late" in sentence for sentence in audit.sentences) == ("late" in among)
 
 
 class TestVariants:
