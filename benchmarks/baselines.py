@@ -6,9 +6,9 @@
 `lastfm-2k` and `tiktok`: given labels, MMRec's protocol (validation positives stay candidates, nothing is refitted),
 chosen by recall@20 as the peers do. `movielens-last`: each person's last rating out, the one before for validation;
 `movielens-share`: each person's last tenth, the tenth before; `movielens-cold`: a fifth of the films out, ranked among
-themselves, a tenth for validation; `movielens-cold-attributes`: the same, attributes beside the text as content; all
-three chosen by NDCG@10, fitted again on train and validation. SASRec runs where there is
-an order, on MovieLens. A run is a JSON file in `--out`; what is there is not run again, delete it to start over.
+themselves, a tenth for validation; `movielens-cold-attributes`: the same, attributes beside the text as content.
+MovieLens chooses by NDCG@10 and is fitted again on train and validation. SASRec runs where there is an order, there.
+A run is a JSON file in `--out`; what is there is not run again, delete it to start over.
 """
 
 from __future__ import annotations
@@ -216,7 +216,6 @@ def _vectors(catalogue: Catalogue, column: str) -> np.ndarray:
 
 def _terms(catalogue: Catalogue) -> np.ndarray:
     """TF-IDF of attribute values, float32 (item, value), rows of length 1."""
-
     films: list[dict[str, int]] = [{} for _ in catalogue.item_ids]
     for column in catalogue.schema.attributes:
         for held, cell in zip(films, catalogue.items[column], strict=True):

@@ -13,6 +13,7 @@ Modality = Literal["text", "image", "audio", "video"]
 Tuning = Literal["frozen", "adapter", "full"]
 Adapter = Literal["lora", "dora", "adalora", "bottleneck", "side"]
 Pooling = Literal["auto", "mean", "cls", "attention"]
+# As in `fusion.kinds`, whose import would bring torch to whoever only reads a configuration.
 FusionKind = Literal["attention", "concatenation", "gating", "mean"]
 
 MODALITIES: tuple[str, ...] = get_args(Modality)

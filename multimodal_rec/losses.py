@@ -37,34 +37,6 @@ def softmax_over_items(
     return _weighted_mean(F.cross_entropy(masked, targets, reduction="none"), weights)
 
 
-def softmax_of_people(
-    scores: Tensor, taken: Tensor, *, excluded: Tensor | None = None, weights: Tensor | None = None
-) -> Tensor:
-    """Mean cross-entropy of all that each person took among all items, also known as multinomial likelihood.
-
-    `softmax_over_items` at the cost of one row a person in place of one an event, for scores that neither order nor
-    context sets apart within a person. One thing differs: what the person also took stays in the denominator, so that
-    the best scores give each thing taken an equal share, and none can be raised but at the cost of the others.
-
-    `scores`: (person, item), already divided by the temperature; `taken`: (person, item), bool, or at least 0 and a
-    weight for each interaction (counts, say); `excluded`: bool (person, item) or (item,), True where an item is no
-    negative (what is taken never is excluded); `weights`: (person,), times those of `taken`. The mean is over what
-    was taken, not over people: who took more weighs more. 0 where nobody took anything.
-
-    Source: the likelihood of Mult-VAE (Liang et al., arXiv:1802.05814).
-    """
-    told = _at_least_single(taken if weights is None else taken * _one_each(weights, len(scores)).unsqueeze(1))
-    count = told.sum(dim=1)
-    scores = _at_least_single(scores)
-    logits = scores
-    if excluded is not None:
-        # A person without anything taken keeps all items: their row counts 0 times, and of no items it would be NaN.
-        logits = scores.masked_fill(excluded & (told == 0) & (count > 0).unsqueeze(1), -torch.inf)
-    person, item = told.nonzero(as_tuple=True)
-    of_taken = (told[person, item] * scores[person, item]).sum()
-    return _ratio((count * logits.logsumexp(dim=1)).sum() - of_taken, count.sum())
-
-
 def bpr(scores: Tensor, targets: Tensor, negatives: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Mean of −log σ(score taken − score not taken), Bayesian personalised ranking: the order alone counts.
 
@@ -153,21 +125,14 @@ def _taken_and_others(scores: Tensor, targets: Tensor, negatives: Tensor) -> tup
 def _weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return losses.mean()
-    weights = _one_each(weights, len(losses)).to(losses.dtype)
-    # No inner product: autocast would take it in half precision.
-    return _ratio((weights * losses).sum(), weights.sum())
-
-
-def _ratio(total: Tensor, weight: Tensor) -> Tensor:
-    return total / weight.masked_fill(weight == 0, 1)
-
-
-def _one_each(weights: Tensor, count: int) -> Tensor:
-    if weights.shape != (count,):
+    if weights.shape != losses.shape:
         raise ValueError(
-            f"weights are of shape {tuple(weights.shape)}. Expected ({count},), one for each row of scores."
+            f"weights are of shape {tuple(weights.shape)}. Expected ({len(losses)},), one for each row of scores."
         )
-    return weights
+    weights = weights.to(losses.dtype)
+    total = weights.sum()
+    # No inner product: autocast would take it in half precision.
+    return (weights * losses).sum() / total.masked_fill(total == 0, 1)
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import MODALITIES
+from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.media import has_sound
 from multimodal_rec.schema import Schema
 from multimodal_rec.splits import Split
 
@@ -33,9 +33,9 @@ def part_columns(schema: Schema, part: str) -> tuple[str, ...]:
 def shuffled(split: Split, part: str, *, seed: int) -> Split:
     """The split with one part's content dealt out anew among the items that have any, all its columns together.
 
-    `part`: a modality or 'attributes'. The same items get the same content in all three parts; who is
-    heard through a video gets another item's sound and keeps the pictures. Raises `ConfigError` where the part has no
-    column of its own.
+    `part`: a modality or 'attributes'. The same items get the same content in all three parts; who is heard
+    through a video gets another item's sound and keeps the pictures. Raises `ConfigError` where the part has no column
+    of its own.
     """
     if part == "audio" and split.test.schema.video and split.test.schema.audio:
         split = _with_soundtracks(split)
@@ -53,12 +53,11 @@ def shuffled(split: Split, part: str, *, seed: int) -> Split:
 def _with_soundtracks(split: Split) -> Split:
     """The split with each video that is heard for want of another sound named as its item's sound."""
     schema, items = split.test.schema, split.test.items
-    heard = _present(items, list(schema.audio))
+    # A silent film is no sound: named as one, it would be a sound that cannot be read.
+    through_video = ItemContent(items, schema).present("audio") & ~_present(items, list(schema.audio))
     sounds = items[schema.audio[0]].to_numpy(dtype=object, copy=True)
-    for row in np.flatnonzero(~heard):
-        films = [path for name in schema.video for path in items[name].iloc[row]][:1]
-        # A silent film stays no sound: named as one, it would be a sound that cannot be read.
-        sounds[row] = [path for path in films if has_sound(path)]
+    for row in np.flatnonzero(through_video):
+        sounds[row] = next(items[name].iloc[row][:1] for name in schema.video if _is_something(items[name].iloc[row]))
     return _with_columns(split, {schema.audio[0]: pd.Series(sounds, index=items.index)}, schema)
 
 

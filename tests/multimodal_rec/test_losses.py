@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from scipy import sparse
 from torch import Tensor
-from torch.nn import functional as F
 
 from multimodal_rec.losses import (
     alignment,
@@ -17,7 +15,6 @@ from multimodal_rec.losses import (
     bpr,
     liked_or_not,
     rating_error,
-    softmax_of_people,
     softmax_over_items,
 )
 
@@ -33,7 +30,6 @@ def of_rows(name: str, rows: Tensor) -> Loss:
     ratings = torch.randn(8, generator=generator)
     losses: dict[str, Loss] = {
         "softmax_over_items": lambda s, w: softmax_over_items(s, targets[rows], excluded=marked[rows], weights=w),
-        "softmax_of_people": lambda s, w: softmax_of_people(s, marked[rows], weights=w),
         "bpr": lambda s, w: bpr(s, targets[rows], negatives[rows], weights=w),
         "bce": lambda s, w: bce(s, targets[rows], negatives[rows], weights=w),
         "liked_or_not": lambda s, w: liked_or_not(s[:, 0], marked[rows, 0], weights=w),
@@ -42,7 +38,7 @@ def of_rows(name: str, rows: Tensor) -> Loss:
     return losses[name]
 
 
-NAMES = ["softmax_over_items", "softmax_of_people", "bpr", "bce", "liked_or_not", "rating_error"]
+NAMES = ["softmax_over_items", "bpr", "bce", "liked_or_not", "rating_error"]
 
 
 def test_softmax_equals_the_slow_loop() -> None:
@@ -247,88 +243,3 @@ def test_negatives_of_another_shape_say_so(loss: Callable[..., Tensor], shape: t
     negatives = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"for scores of \(3, 9\)\. Expected \(3, n\) columns with n at least 1"):
         loss(torch.zeros(3, 9), torch.zeros(3, dtype=torch.int64), negatives)
-
-
-@pytest.fixture
-def people() -> tuple[Tensor, Tensor, Tensor]:
-    """Scores (person, item), counts of what 6 people took of 9 items, the fifth nothing, and what is no negative."""
-    generator = torch.Generator().manual_seed(8)
-    scores = torch.randn(6, 9, generator=generator)
-    counts = torch.randint(-3, 4, (6, 9), generator=generator).clamp(min=0).float()
-    counts[4] = 0
-    return scores, counts, torch.rand(6, 9, generator=generator) < 0.4
-
-
-@pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("weighted", [True, False])
-def test_softmax_of_people_equals_the_slow_loop(
-    people: tuple[Tensor, Tensor, Tensor], counted: bool, weighted: bool
-) -> None:
-    scores, counts, excluded = people
-    weights = torch.tensor([0.5, 2.0, 0.0, 1.5, 1.0, 3.0])
-    total = weight = 0.0
-    for person in range(6):
-        kept = [item for item in range(9) if counts[person, item] > 0 or not excluded[person, item]]
-        below = sum(math.exp(float(scores[person, item])) for item in kept)
-        for item in range(9):
-            times = float(counts[person, item]) if counted else float(counts[person, item] > 0)
-            times *= float(weights[person]) if weighted else 1
-            total -= times * math.log(math.exp(float(scores[person, item])) / below)
-            weight += times
-    taken = counts if counted else counts > 0
-    given = softmax_of_people(scores, taken, excluded=excluded, weights=weights if weighted else None)
-    assert float(given) == pytest.approx(total / weight, rel=1e-5)
-
-
-def test_softmax_of_people_is_that_of_events_whose_negatives_hold_the_rest_of_what_was_taken(
-    people: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    scores, counts, excluded = people
-    person, item = sparse.coo_array(counts.numpy()).coords
-    events = torch.from_numpy(person).long(), torch.from_numpy(item).long()
-    expected = softmax_over_items(
-        scores[events[0]], events[1], excluded=(excluded & (counts == 0))[events[0]], weights=counts[events]
-    )
-    torch.testing.assert_close(softmax_of_people(scores, counts, excluded=excluded), expected)
-
-
-def test_items_that_are_no_negative_for_anybody(people: tuple[Tensor, Tensor, Tensor]) -> None:
-    scores, counts, _ = people
-    untold = torch.arange(9) > 5
-    expected = softmax_of_people(scores, counts, excluded=untold.expand(6, 9))
-    torch.testing.assert_close(softmax_of_people(scores, counts, excluded=untold), expected)
-    assert float(softmax_of_people(scores, counts) - expected) > 0.01
-
-
-def test_people_who_took_nothing_have_no_say(people: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Not even where everything is excluded for them, and whoever weighs nothing has none either."""
-    scores, counts, excluded = people
-    excluded[4] = True
-    scores.requires_grad_()
-    weights = torch.tensor([1.0, 1, 0, 1, 1, 1])
-    loss = softmax_of_people(scores, counts, excluded=excluded, weights=weights)
-    loss.backward()
-    assert scores.grad is not None
-    assert torch.isfinite(scores.grad).all()
-    assert scores.grad.any(dim=1).tolist() == [True, True, False, True, False, True]
-    rest = torch.tensor([0, 1, 3, 5])
-    expected = softmax_of_people(scores[rest], counts[rest], excluded=excluded[rest])
-    torch.testing.assert_close(loss, expected)
-
-
-def test_softmax_of_people_is_least_at_the_shares_taken() -> None:
-    """Where nothing holds the scores back, the softmax becomes what was taken: 3/4 and 1/4."""
-    taken = torch.tensor([[3.0, 1.0, 0.0]])
-    best = softmax_of_people(torch.tensor([[math.log(3), 0.0, -30.0]]), taken)
-    assert float(best) == pytest.approx(-(3 * math.log(3 / 4) + math.log(1 / 4)) / 4, rel=1e-5)
-    for other in ([math.log(3) + 0.5, 0.0, -30.0], [math.log(3) - 0.5, 0.0, -30.0], [math.log(3), 0.0, -1.0]):
-        assert float(softmax_of_people(torch.tensor([other]), taken)) > float(best)
-
-
-def test_one_thing_taken_a_person_is_torchs_cross_entropy() -> None:
-    scores = torch.randn(64, 9, generator=torch.Generator().manual_seed(9))
-    targets = torch.arange(64) % 9
-    expected = F.cross_entropy(scores, targets)
-    torch.testing.assert_close(softmax_of_people(scores, F.one_hot(targets, 9).bool()), expected)
-    nothing = torch.zeros(64, 9, dtype=torch.bool)
-    torch.testing.assert_close(softmax_over_items(scores, targets, excluded=nothing), expected)
