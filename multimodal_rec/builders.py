@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from multimodal_rec.collaborative.blend import Blend
+from multimodal_rec.collaborative.details import AttributeDetails
+from multimodal_rec.collaborative.expectation import Expectation
+from multimodal_rec.collaborative.graph_score import GraphScore
+from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.score import CollaborativeScore
+from multimodal_rec.collaborative.sequence import SequenceEncoder
+from multimodal_rec.collaborative.sequence_score import SequenceScore
+from multimodal_rec.collaborative.settings import GraphConfig, SequenceConfig
 from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModelShape, RecommenderModel
@@ -83,6 +94,35 @@ def build_model(
             fusion=config.fusion,
         )
         return RecommenderModel(towers, shape, dropout=config.dropout, temperature=config.temperature)
+
+
+def build_blend(
+    config: RecommenderConfig, vocabulary: Vocabulary, blocks: Sequence[str], weights: Mapping[str, Tensor]
+) -> Blend:
+    """The blend that these weights are the state of; `blocks`: the kinds of content that its expectation reads."""
+    scores: dict[str, CollaborativeScore] = {}
+    for name, settings in config.collaborative.items():
+        own = {key.removeprefix(f"scores.{name}."): value for key, value in weights.items()}
+        if isinstance(settings, SequenceConfig):
+            encoder = SequenceEncoder(
+                settings.dim,
+                num_blocks=settings.num_blocks,
+                num_heads=settings.num_heads,
+                max_events=settings.window,
+                dropout=settings.dropout,
+            )
+            sizes = {"num_kinds": len(own["kind.weight"]), "person_width": len(own["person"])}
+            scores[name] = SequenceScore(encoder, num_items=0, **sizes)
+        elif isinstance(settings, GraphConfig):
+            scores[name] = GraphScore(0, settings.dim, temperature=settings.temperature, taking=own["taking"])
+        else:
+            scores[name] = ItemItemScore(0, len(own["speaks"]), rank=settings.rank)
+    details = AttributeDetails(vocabulary.attributes.columns)
+    widths = {block: len(weights[f"content.weight_{place}"]) for place, block in enumerate(blocks)}
+    width = sum(score.width for score in scores.values())
+    blend = Blend(scores, Expectation(widths, width, rank=len(weights["content.up"]), details=details))
+    blend.load_state_dict(dict(weights))
+    return blend
 
 
 def _build_for_vectors(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from multimodal_rec.collaborative.settings import SETTINGS, CollaborativeSettings
 from multimodal_rec.errors import ConfigError
 
 Modality = Literal["text", "image", "audio", "video"]
@@ -136,6 +137,9 @@ class RecommenderConfig:
     """Read who consumed what: item statistics, co-consumption, person embeddings."""
     context: bool = True
     """Read the context columns that the catalogue declares."""
+    collaborative: Mapping[str, CollaborativeSettings] = field(default_factory=dict)
+    """Scores from the log alone, blended with the model's own, and their settings: `sequence` (what came last, for
+    logs with an order), `graph` (who took what), `item_item` (closed form). `fit` weighs them by its `valid` part."""
     history_length: int = 50
     """At most this many of a person's latest events speak for the person."""
     temperature: float = 1.0
@@ -169,6 +173,14 @@ class RecommenderConfig:
             _check_choice("tower", modality, MODALITIES)
             if not isinstance(tower, TowerConfig):
                 raise ConfigError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a TowerConfig.")
+        for name, settings in self.collaborative.items():
+            _check_choice("collaborative score", name, tuple(SETTINGS))
+            if not isinstance(settings, SETTINGS[name]):
+                raise ConfigError(
+                    f"collaborative['{name}'] is a {type(settings).__name__}. Expected a {SETTINGS[name].__name__}."
+                )
+        if self.collaborative and not self.behaviour:
+            raise ConfigError("collaborative scores read the log, and behaviour=False says not to. Drop one of them.")
         if not self.towers and not self.attributes and not self.behaviour:
             raise ConfigError(
                 "no towers, no attributes and no behaviour: an item would have nothing to show. Keep one."
@@ -193,7 +205,11 @@ class RecommenderConfig:
         """A configuration from JSON or TOML values. Raises `ConfigError` naming the nearest key for an unknown one."""
         values = dict(values)
         towers = {name: _construct(TowerConfig, tower) for name, tower in values.pop("towers", {}).items()}
-        return _construct(cls, {"towers": towers, **values})
+        collaborative = dict(values.pop("collaborative", {}))
+        for name, settings in collaborative.items():
+            _check_choice("collaborative score", name, tuple(SETTINGS))
+            collaborative[name] = _construct(SETTINGS[name], settings)
+        return _construct(cls, {"towers": towers, "collaborative": collaborative, **values})
 
 
 @dataclass(frozen=True, kw_only=True)

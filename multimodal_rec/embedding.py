@@ -19,7 +19,7 @@ from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.rows import ItemRows, ModalityRows, check_unique, to_json
 from multimodal_rec.schema import Schema
 from multimodal_rec.store import ItemStore
-from multimodal_rec.vocabulary import Vocabulary, wide
+from multimodal_rec.vocabulary import Vocabulary
 
 _CHUNK = 1024
 
@@ -44,7 +44,7 @@ class EmbeddingJob:
     vocabulary: Vocabulary
     schema: Schema
     behaviour: Mapping[str, np.ndarray]
-    """Item id → behaviour features, for the items that somebody took."""
+    """Item id → behaviour features and what the item is to the collaborative scores, for those that somebody took."""
     cache: FeatureCache
     num_workers: int = 0
     prepared: PreparedMemory | None = None
@@ -88,7 +88,7 @@ class EmbeddingJob:
 
     @cached_property
     def _tower_fingerprints(self) -> dict[str, str]:
-        return {name: self.model.tower(name).fingerprint() for name in self.model.towers}
+        return {name: self.model.modality_fingerprint(name) for name in self.model.towers}
 
     def _changed(
         self,
@@ -137,7 +137,7 @@ class EmbeddingJob:
         stored: pd.DataFrame,
         failed: dict[str, str],
     ) -> int:
-        model = self.model
+        model, layout = self.model, store.layout
         device = model.log_temperature.device
         ids = chunk["item_id"].tolist()
         reader = ContentFeatures(
@@ -147,20 +147,20 @@ class EmbeddingJob:
             num_workers=self.num_workers,
             prepared=self.prepared,
         )
-        tokens: list[np.ndarray] = []
+        numbers: list[np.ndarray] = []
         present: list[np.ndarray] = []
         model.eval()
         with torch.inference_mode():
             for name in model.towers:
                 token, here = self._modality(name, ids, rows, hashes[name], reader=reader, store=store, stored=stored)
-                tokens.append(token)
+                numbers.append(token)
                 present.append(here)
             attributes, known = self.vocabulary.item_attributes(chunk)
-            tokens.append(model.attribute_token(torch.from_numpy(attributes).to(device)).cpu().numpy())
+            numbers.append(model.attribute_numbers(torch.from_numpy(attributes).to(device)).cpu().numpy())
             behaviour, taken = self._behaviour(ids)
-            tokens.append(model.behaviour_token(torch.from_numpy(behaviour).to(device)).cpu().numpy())
+            numbers.append(model.behaviour_numbers(torch.from_numpy(behaviour).to(device)).cpu().numpy())
             present += [known, taken]
-            all_tokens, all_present = np.stack(tokens, axis=1), np.stack(present, axis=1)
+            all_present = np.stack(present, axis=1)
             good = [i for i, row in enumerate(rows) if row not in reader.reasons and all_present[i].any()]
             for i, row in enumerate(rows):
                 if row in reader.reasons:
@@ -169,13 +169,16 @@ class EmbeddingJob:
                     failed[ids[i]] = self._nothing(content, row)
             if not good:
                 return 0
-            # What is scored later are the stored, rounded tokens: the item embedding is made of the same.
-            rounded = torch.from_numpy(all_tokens[good].astype(np.float16).astype(np.float32)).to(device)
+            # What is scored later are the stored, rounded numbers: the item embedding is made of the same.
+            kept = [torch.from_numpy(part[good].astype(np.float16).astype(np.float32)).to(device) for part in numbers]
             shown = torch.from_numpy(all_present[good]).to(device)
-            fused = model.fuse(rounded, shown).cpu().numpy()
+            dim = layout.embedding_dim
+            said = torch.stack([part[:, dim:] for part in kept[:-1]], dim=1)
+            tokens = torch.stack([part[:, :dim] for part in kept], dim=1)
+            embeddings = model.embeddings(tokens, shown, model.item_vectors(said, shown, kept[-1][:, dim:]))
         modalities = {
             name: ModalityRows(
-                all_tokens[good, index],
+                numbers[index][good],
                 all_present[good, index],
                 [hashes[name][i] for i in good],
                 self._tower_fingerprints[name],
@@ -187,11 +190,11 @@ class EmbeddingJob:
             ItemRows(
                 ids=[ids[i] for i in good],
                 modalities=modalities,
-                attribute_tokens=all_tokens[good, -2],
+                attribute_tokens=numbers[-2][good],
                 attributes_present=all_present[good, -2],
-                behaviour_tokens=all_tokens[good, -1],
+                behaviour_tokens=numbers[-1][good],
                 behaviour_present=all_present[good, -1],
-                embeddings=fused,
+                embeddings=embeddings.cpu().numpy(),
                 model=self.fingerprint,
                 attributes=[own[i] for i in good],
             )
@@ -209,7 +212,7 @@ class EmbeddingJob:
         store: ItemStore,
         stored: pd.DataFrame,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and presence of one modality; only items whose content or tower changed run through the tower."""
+        """Numbers and presence of one modality; only items whose content or tower changed run through the tower."""
         tower = self._tower_fingerprints[name]
         same = [
             item_id in stored.index
@@ -217,26 +220,26 @@ class EmbeddingJob:
             and stored.at[item_id, f"{name}_hash"] == content_hash
             for item_id, content_hash in zip(ids, hashes, strict=True)
         ]
-        tokens = np.zeros((len(ids), self.model.shape.embedding_dim), dtype=np.float32)
+        numbers = np.zeros((len(ids), store.layout.width_of(name)), dtype=np.float32)
         present = np.zeros(len(ids), dtype=bool)
         old = [index for index, is_same in enumerate(same) if is_same]
         if old:
-            tokens[old], present[old] = store.read_modality(name, [ids[index] for index in old])
+            numbers[old], present[old] = store.read_modality(name, [ids[index] for index in old])
         new = [index for index, is_same in enumerate(same) if not is_same]
         if new:
             device = self.model.log_temperature.device
             windows, there = reader.features([rows[index] for index in new], name)
-            token, here = self.model.modality_token(name, ModalityFeatures(windows.to(device), there.to(device)))
-            tokens[new], present[new] = token.cpu().numpy(), here.cpu().numpy()
-        return tokens, present
+            row, here = self.model.modality_numbers(name, ModalityFeatures(windows.to(device), there.to(device)))
+            numbers[new], present[new] = row.cpu().numpy(), here.cpu().numpy()
+        return numbers, present
 
     def _behaviour(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        features = np.zeros((len(ids), self.model.shape.behaviour_width), dtype=np.float32)
+        features = np.zeros((len(ids), self.model.shape.behaviour_width + self.model.vector_width), dtype=np.float32)
         taken = np.array([item_id in self.behaviour for item_id in ids], dtype=bool)
         for index, item_id in enumerate(ids):
             if taken[index]:
                 features[index] = self.behaviour[item_id]
-        return wide(features), taken
+        return features, taken
 
     def _attributes(self, chunk: pd.DataFrame) -> list[dict[str, object]]:
         names = [name for name in self.schema.attributes if name in chunk]

@@ -206,6 +206,13 @@ class FieldEncoder:
         """Number of features."""
         return len(self.names)
 
+    @property
+    def columns(self) -> dict[str, tuple[str, int]]:
+        """Column → its kind, as in `FIELD_KINDS`, and the number of its features, in their order."""
+        return {
+            code.column: (parse_field_type(code.column, code.field_type)[0], len(code.names())) for code in self.codes
+        }
+
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Float32 (row, width). A column that `frame` lacks counts as missing, other columns are not read.
 

@@ -51,14 +51,15 @@ class Histories:
     def __init__(self, events: Events, *, length: int, ordered: bool) -> None:
         self._events = events
         self._length = length
-        self._ordered = ordered
+        self.ordered = ordered
         order = np.argsort(events.user_index, kind="stable")
         users, starts = np.unique(events.user_index[order], return_index=True)
         self._rows = dict(zip(users.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
 
-    def latest(self, user_index: int) -> np.ndarray:
-        """Rows of the person's last `length` events, oldest first."""
-        return self._rows.get(user_index, np.zeros(0, dtype=np.int64))[-self._length :]
+    def latest(self, user_index: int, *, whole: bool = False) -> np.ndarray:
+        """Rows of the person's last `length` events, or of the `whole` history, oldest first."""
+        rows = self._rows.get(user_index, np.zeros(0, dtype=np.int64))
+        return rows if whole else rows[-self._length :]
 
     def around(self, row: int) -> np.ndarray:
         """Rows of the person's other events nearest to event `row`, at most `length`, in order.
@@ -91,7 +92,7 @@ class Histories:
             count = len(chosen)
             index[person, :count] = chosen
             present[person, :count] = True
-            if not self._ordered or count == 0:
+            if not self.ordered or count == 0:
                 continue
             moment = None if moments is None else moments[person]
             if moment is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion import FusionKind, build_fusion
+from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.query import QueryEncoder, QueryInput
 from towers import Tower
 from towers.backbone import hash_state
@@ -43,6 +44,21 @@ class ItemFeatures(NamedTuple):
         """The same features on another device."""
         modalities = {name: ModalityFeatures(w.to(device), p.to(device)) for name, (w, p) in self.modalities.items()}
         return ItemFeatures(modalities, *(tensor.to(device) for tensor in self[1:]))
+
+
+class ScoredItems(NamedTuple):
+    """All that scores read of some items."""
+
+    tokens: Tensor
+    """(item, part, dim)."""
+    present: Tensor
+    """Bool (item, part)."""
+    content: Tensor
+    """(item, part, content rank), 0 for behaviour: what each part's content lets expect of the item's vectors."""
+    vectors: Tensor
+    """(item, vector width): what was learned of the items that somebody took."""
+    embeddings: Tensor
+    """(item, part · dim + score dim)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +118,7 @@ class RecommenderModel(nn.Module):
         self.rating = nn.Linear(1, 1)
         nn.init.zeros_(self.rating.weight)
         nn.init.zeros_(self.rating.bias)
+        self.blend: Blend | None = None
         # Tokens have norm √dim, so ⟨q, x⟩ of like with like is about dim: the temperature is of the mean product.
         self.log_temperature = nn.Parameter(torch.full((2,), temperature * dim).log())
 
@@ -155,18 +172,80 @@ class RecommenderModel(nn.Module):
     def _normal(self, token: Tensor) -> Tensor:
         return F.layer_norm(token, (self.shape.embedding_dim,))
 
+    @property
+    def vector_width(self) -> int:
+        """How many numbers an item is to the collaborative scores: 0 without a blend."""
+        return 0 if self.blend is None else self.blend.width
+
+    def modality_numbers(self, modality: str, features: ModalityFeatures) -> tuple[Tensor, Tensor]:
+        """What is stored of one modality: its token and what it lets expect of the vectors; which items have it."""
+        token, here = self.modality_token(modality, features)
+        return self._with_expected(token, modality, pooled(features)), here
+
+    def attribute_numbers(self, attributes: Tensor) -> Tensor:
+        """What is stored of attributes, (item, dim + content rank), from (item, attribute width)."""
+        return self._with_expected(self.attribute_token(attributes), "attributes", attributes)
+
+    def behaviour_numbers(self, features: Tensor) -> Tensor:
+        """What is stored of behaviour, (item, dim + vector width), from (item, behaviour width + vector width)."""
+        width = self.shape.behaviour_width
+        return torch.cat([self.behaviour_token(features[:, :width]), features[:, width:]], dim=1)
+
+    def item_vectors(self, content: Tensor, present: Tensor, taken: Tensor) -> Tensor:
+        """What each item is to the collaborative scores, (item, vector width).
+
+        `content`: (item, part - 1, content rank), what each part but behaviour lets expect; `present`: bool (item,
+        part); `taken`: (item, vector width), what was learned of the items that have behaviour.
+        """
+        return taken if self.blend is None else self.blend.vectors(content, present[:, :-1], taken, present[:, -1])
+
+    def scored(self, features: ItemFeatures, learned: Tensor) -> ScoredItems:
+        """All that scores read of these items; `learned`: (item, vector width), as of `ScoredItems.vectors`."""
+        tokens, present = self.tokens(features)
+        content = tokens.new_zeros(*present.shape, 0 if self.blend is None else self.blend.content.rank)
+        if self.blend is not None:
+            for part, name in enumerate(self.towers):
+                content[:, part] = self.blend.content.part(name, pooled(features.modalities[name]))
+            content[:, -2] = self.blend.content.part("attributes", features.attributes)
+        vectors = self.item_vectors(content[:, :-1], present, learned)
+        return ScoredItems(tokens, present, content, learned, self.embeddings(tokens, present, vectors))
+
+    def _with_expected(self, token: Tensor, part: str, features: Tensor) -> Tensor:
+        return token if self.blend is None else torch.cat([token, self.blend.content.part(part, features)], dim=1)
+
+    def modality_fingerprint(self, name: str) -> str:
+        """16 hexadecimal digits over all weights that make a modality's token, and what it lets expect."""
+        fingerprint = self.tower(name).fingerprint()
+        if self.blend is None:
+            return fingerprint
+        digest = hashlib.sha256(fingerprint.encode())
+        hash_state(digest, self.blend.content.state_dict())
+        return digest.hexdigest()[:16]
+
     def item_fingerprint(self) -> str:
-        """16 hexadecimal digits over all weights that make an item's tokens and embedding."""
+        """16 hexadecimal digits over all weights that make an item's tokens, vectors and embedding."""
         digest = hashlib.sha256()
         for name in self.towers:
             digest.update(self.tower(name).fingerprint().encode())
-        for module in (self.attributes, self.behaviour, self.fusion):
+        made_of = (self.attributes, self.behaviour, self.fusion, *([] if self.blend is None else [self.blend]))
+        for module in made_of:
             hash_state(digest, module.state_dict())
         return digest.hexdigest()[:16]
 
     def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Item embeddings e(i), (item, part · dim): what retrieval searches."""
+        """The parts of each item as one, (item, part · dim)."""
         return self.fusion(tokens, present)
+
+    def embeddings(self, tokens: Tensor, present: Tensor, vectors: Tensor) -> Tensor:
+        """Item embeddings e(i), (item, part · dim + score dim): what retrieval searches.
+
+        `vectors`: (item, vector width), what each item is to the collaborative scores; anything without a blend.
+        """
+        fused = self.fuse(tokens, present)
+        if self.blend is None:
+            return fused
+        taken = present[:, -1]
+        return torch.cat([fused * self.blend.own(taken).unsqueeze(1), self.blend.items(vectors, taken)], dim=1)
 
     def queries(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
         """Queries (query, part, dim) of people in contexts, over the items that their histories index."""
@@ -194,3 +273,10 @@ class RecommenderModel(nn.Module):
     def aligned(self, tokens: Tensor) -> list[Tensor]:
         """Each modality's token in the space that modalities share, a list of (item, dim)."""
         return [head(tokens[:, index]) for index, head in enumerate(self.aligners.values())]
+
+
+def pooled(features: ModalityFeatures) -> Tensor:
+    """The mean of each item's windows, (item, feature dim); 0 where it has none."""
+    weights = features.present.to(features.windows.dtype)
+    total = (features.windows * weights.unsqueeze(-1)).sum(dim=1)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -64,17 +63,19 @@ class People:
             return set()
         return set(self._events.item_index[self._events.user_index == row].tolist())
 
-    def histories(self, people: Sequence[str | Person]) -> HistoryBatch:
-        """The people's latest events as one batch."""
-        rows = [self._histories.latest(self._rows.get(p, -1)) if isinstance(p, str) else [] for p in people]
-        batch = self._histories.collate([np.asarray(row, dtype=np.int64) for row in rows])
+    def histories(self, people: Sequence[str | Person], *, whole: bool = False) -> HistoryBatch:
+        """The people's latest events as one batch; `whole`: all of them."""
+        # -1 has no events: a `Person` brings theirs along.
+        known = [self._rows.get(person, -1) if isinstance(person, str) else -1 for person in people]
+        batch = self._histories.collate([self._histories.latest(row, whole=whole) for row in known])
         strangers = [(place, p) for place, p in enumerate(people) if isinstance(p, Person)]
         if not strangers:
             return batch
-        width = max([batch.present.shape[1], *(min(len(p.history), self._length) for _, p in strangers)])
+        taken = [[self._item_rows[i] for i in p.history if i in self._item_rows] for _, p in strangers]
+        taken = taken if whole else [items[-self._length :] for items in taken]
+        width = max([batch.present.shape[1], *map(len, taken)])
         batch = HistoryBatch(*(_widened(tensor, width) for tensor in batch))
-        for place, person in strangers:
-            items = [self._item_rows[i] for i in person.history if i in self._item_rows][-self._length :]
+        for (place, _), items in zip(strangers, taken, strict=True):
             count = len(items)
             # Padding repeats some event of the log: its kind and context are not this person's.
             for tensor in batch:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from multimodal_rec.blending import Choice, blend_in
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
@@ -26,8 +27,8 @@ from multimodal_rec.preparation import training_data
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
-from multimodal_rec.trained import Trained, open_store
-from multimodal_rec.training import Epoch, train
+from multimodal_rec.trained import Trained, store_layout
+from multimodal_rec.training import Epoch, progress_bar, train
 from multimodal_rec.validation import Validator
 from multimodal_rec.vocabulary import Vocabulary
 from towers import Tower
@@ -54,6 +55,7 @@ class Recommender:
         self.set_aside: dict[str, str] = {}
         self._store_uri = store
         self._trained: Trained | None = None
+        self._choice: Choice | None = None
         self._scorer: Scorer | None = None
 
     def fit(
@@ -103,7 +105,7 @@ class Recommender:
             best = int(np.argmax(values)) + 1 if values else len(self.epochs)
             # In a folder of its own: the checkpoint of the first fit is no beginning for the second.
             folder = None if training.checkpoint_dir is None else str(Path(training.checkpoint_dir) / "refit")
-            self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache)
+            self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache, self._choice)
         elif valid is not None:
             self._fitted().store.append_interactions(_with_given(valid))
         self._scorer = None
@@ -295,21 +297,49 @@ class Recommender:
             self._trained.store.close()
 
     def _fit_once(
-        self, part: Catalogue, valid: Catalogue | None, training: TrainingConfig, cache: FeatureCache
+        self,
+        part: Catalogue,
+        valid: Catalogue | None,
+        training: TrainingConfig,
+        cache: FeatureCache,
+        choice: Choice | None = None,
     ) -> None:
         vocabulary = Vocabulary.fit(part, self.config)
         model = build_model(self.config, vocabulary, seed=training.seed)
         data = training_data(part, vocabulary, model, config=self.config, training=training, cache=cache)
-        item_ids = list(part.item_ids)
-        shown = data.items.behaviour_present.numpy()
-        behaviour = {item_id: data.behaviour.features[row] for row, item_id in enumerate(item_ids) if shown[row]}
-        validate = None
-        if valid is not None and len(valid.interactions):
-            validator = Validator(model, vocabulary, data, (part, valid), length=self.config.history_length)
-            validate = validator.ndcg if validator.usable else None
+
+        def validator(*, late: bool) -> Validator | None:
+            if valid is None or valid.interactions.empty:
+                return None
+            length = self.config.history_length
+            made = Validator(model, vocabulary, data, (part, valid), length=length, cache=cache, late=late)
+            return made if made.usable else None
+
+        judge = validator(late=False)
+        validate = None if judge is None else judge.ndcg
         self.epochs = train(model, data, config=self.config, training=training, validate=validate)
+        if self.config.collaborative:
+            settings = {name: replace(each, seed=training.seed) for name, each in self.config.collaborative.items()}
+            with progress_bar(training) as bar:
+                judge = validator(late=True)
+                self._choice = blend_in(
+                    model,
+                    data,
+                    settings,
+                    attributes=vocabulary.attributes,
+                    validator=judge,
+                    choice=choice,
+                    bar=bar,
+                )
         self._scorer = None
-        store = open_store(self.config, self._store_uri) if self._trained is None else self._trained.store
+        features = data.behaviour.features
+        if model.blend is not None:
+            features = np.concatenate([features, model.blend.learned.cpu().numpy()], axis=1)
+            model.blend.forget()
+        shown = data.items.behaviour_present.tolist()
+        behaviour = {item_id: features[row] for row, item_id in enumerate(part.item_ids) if shown[row]}
+        layout = store_layout(model)
+        store = ItemStore.open(self._store_uri, layout) if self._trained is None else self._trained.store
         self._trained = Trained(
             self.config,
             model,
@@ -339,6 +369,11 @@ class Recommender:
                 f"{', '.join(part.schema.modalities)}. Drop the tower, or name the column under [columns]."
             )
         log = part.interactions
+        if "sequence" in self.config.collaborative and "timestamp" not in log and "position" not in log:
+            raise CatalogueError(
+                "the configuration blends in a sequence score, and interactions have no order. Expected a column "
+                "'timestamp' or 'position'. Add it, or take 'graph' in place of 'sequence'."
+            )
         if self.config.rating_weight > 0 and ("value" not in log or bool(log["value"].isna().all())):
             raise CatalogueError(
                 f"rating_weight is {self.config.rating_weight}, and no interaction has a value to predict. Expected a "

@@ -26,11 +26,37 @@ _TIME = pa.timestamp("us", tz="UTC")
 _FLOAT16_MAX = 65504.0
 
 
+class Layout(NamedTuple):
+    """How wide a store's columns are."""
+
+    modalities: tuple[str, ...]
+    """In the model's order, which is the order of an item's tokens."""
+    embedding_dim: int
+    """Of a token."""
+    content_rank: int = 0
+    """Numbers that stand after the token of a modality or of attributes: what these let expect of an item's vectors."""
+    vector_width: int = 0
+    """Numbers that stand after the token of behaviour: the item's vectors themselves."""
+    score_dim: int = 0
+    """Numbers that an item embedding has beside one block a part: the item's side of the collaborative scores."""
+
+    @property
+    def fused_dim(self) -> int:
+        """Length of an item embedding's blocks: one for each modality, for attributes and for behaviour."""
+        return (len(self.modalities) + 2) * self.embedding_dim
+
+    def width_of(self, column: str) -> int:
+        """How many numbers a row holds in a column of tokens, or in `item_embedding`."""
+        if column == "item_embedding":
+            return self.fused_dim + self.score_dim
+        return self.embedding_dim + (self.vector_width if column == "behaviour_token" else self.content_rank)
+
+
 class ModalityRows(NamedTuple):
     """One modality of a batch of items, before it is written."""
 
     embeddings: np.ndarray
-    """Float (item, dim); rows whose `present` is False may hold anything, NaN included."""
+    """Float (item, dim + content rank); rows whose `present` is False may hold anything, NaN included."""
     present: np.ndarray
     """Bool (item,), True = the item has this modality."""
     hashes: Sequence[str | None]
@@ -47,15 +73,15 @@ class ItemRows:
     modalities: Mapping[str, ModalityRows]
     """A modality left out is absent for the whole batch."""
     attribute_tokens: np.ndarray
-    """Float (item, dim)."""
+    """Float (item, dim + content rank)."""
     attributes_present: np.ndarray
     """Bool (item,)."""
     behaviour_tokens: np.ndarray
-    """Float (item, dim)."""
+    """Float (item, dim + vector width)."""
     behaviour_present: np.ndarray
     """Bool (item,)."""
     embeddings: np.ndarray
-    """Float (item, part · dim): the fused item embeddings, a block a part."""
+    """Float (item, part · dim + score dim): the fused item embeddings, a block a part, and their sides of scores."""
     model: str
     """Fingerprint of the model that fused them."""
     attributes: Sequence[Mapping[str, Any]]
@@ -72,19 +98,25 @@ class ItemTable:
     present: np.ndarray
     """Bool (item, token)."""
     embeddings: np.ndarray
-    """Float32 (item, part · dim)."""
+    """Float32 (item, part · dim + score dim)."""
     attributes: list[dict[str, Any]]
+    content: np.ndarray
+    """Float32 (item, token, content rank), absent = 0: what each token's content lets expect of the item's vectors."""
+    vectors: np.ndarray
+    """Float32 (item, vector width): what was learned of the items that somebody took, 0 for others."""
 
 
-def table_schemas(modalities: Sequence[str], embedding_dim: int) -> dict[str, pa.Schema]:
+def table_schemas(layout: Layout) -> dict[str, pa.Schema]:
     """Table name → Arrow schema of a store of this layout."""
-    embedding = pa.list_(pa.float16(), embedding_dim)
+
+    def numbers(name: str) -> pa.Field:
+        return pa.field(name, pa.list_(pa.float16(), layout.width_of(name)))
+
     items = [_key("item_id")]
-    for modality in modalities:
-        items += [pa.field(f"{modality}_hash", pa.string()), pa.field(modality, embedding)]
+    for modality in layout.modalities:
+        items += [pa.field(f"{modality}_hash", pa.string()), numbers(modality)]
         items += [pa.field(f"{modality}_tower", pa.string())]
-    items += [pa.field(name, embedding) for name in ("attributes_token", "behaviour_token")]
-    items += [pa.field("item_embedding", pa.list_(pa.float16(), fused_dim(modalities, embedding_dim)))]
+    items += [numbers(name) for name in ("attributes_token", "behaviour_token", "item_embedding")]
     items += [pa.field("model", pa.string()), pa.field("attributes", pa.string()), pa.field("updated_at", _TIME)]
     event = {"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64(), "position": pa.int64()}
     event |= {"event": pa.string(), "value": pa.float64(), "context": pa.string(), "arrival": pa.int64()}
@@ -96,47 +128,45 @@ def table_schemas(modalities: Sequence[str], embedding_dim: int) -> dict[str, pa
     }
 
 
-def fused_dim(modalities: Sequence[str], embedding_dim: int) -> int:
-    """Length of an item embedding: one block for each modality, for attributes and for behaviour."""
-    return (len(modalities) + 2) * embedding_dim
-
-
 def layout_of(schema: pa.Schema) -> str:
-    """A schema in the words of a message: its modalities and dimension, or its columns where it has neither."""
-    kind = schema.field("item_embedding").type if "item_embedding" in schema.names else None
-    if kind is None or not pa.types.is_fixed_size_list(kind):
+    """A schema in the words of a message: its modalities and their widths, or its columns where it has neither."""
+    tokens = ("attributes_token", "behaviour_token", "item_embedding")
+    if not all(name in schema.names and pa.types.is_fixed_size_list(schema.field(name).type) for name in tokens):
         return f"columns ({', '.join(schema.names)})"
     modalities = [name.removesuffix("_hash") for name in schema.names if name.endswith("_hash")]
-    return f"modalities ({', '.join(modalities)}) of embedding_dim {kind.list_size // (len(modalities) + 2)}"
+    content, behaviour, embedding = (schema.field(name).type.list_size for name in tokens)
+    return (
+        f"modalities ({', '.join(modalities)}) of {content} numbers each, behaviour of {behaviour}, "
+        f"item embeddings of {embedding}"
+    )
 
 
-def item_columns(batch: ItemRows, modalities: Sequence[str], embedding_dim: int) -> dict[str, pa.Array]:
+def item_columns(batch: ItemRows, layout: Layout) -> dict[str, pa.Array]:
     """Column name → Arrow array of the items table.
 
     Raises `ItemError` naming the items whose id comes twice or whose numbers are NaN, infinite or beyond float16;
     `ValueError` where a modality is none of the store's, or lengths or dimensions disagree.
     """
     check_unique(batch.ids)
-    unknown = [modality for modality in batch.modalities if modality not in modalities]
+    unknown = [modality for modality in batch.modalities if modality not in layout.modalities]
     if unknown:
-        raise ValueError(f"modality '{unknown[0]}' is none of this store's ({', '.join(modalities)}).")
+        raise ValueError(f"modality '{unknown[0]}' is none of this store's ({', '.join(layout.modalities)}).")
     num_items = len(batch.ids)
     everywhere = np.ones(num_items, dtype=bool)
-    nothing = ModalityRows(np.zeros((num_items, embedding_dim)), ~everywhere, [None] * num_items, "")
+    nothing = ModalityRows(np.zeros((num_items, layout.width_of("modality"))), ~everywhere, [None] * num_items, "")
     columns: dict[str, pa.Array] = {"item_id": pa.array(batch.ids, pa.string())}
     encoded = {
         "attributes_token": (batch.attribute_tokens, batch.attributes_present),
         "behaviour_token": (batch.behaviour_tokens, batch.behaviour_present),
         "item_embedding": (batch.embeddings, everywhere),
     }
-    for modality in modalities:
+    for modality in layout.modalities:
         rows = batch.modalities.get(modality, nothing)
         encoded[modality] = (rows.embeddings, rows.present)
         columns[f"{modality}_hash"] = pa.array(rows.hashes, pa.string())
         columns[f"{modality}_tower"] = pa.array([rows.tower if here else None for here in rows.present], pa.string())
     for name, (embeddings, present) in encoded.items():
-        width = fused_dim(modalities, embedding_dim) if name == "item_embedding" else embedding_dim
-        expected = (num_items, width)
+        expected = (num_items, layout.width_of(name))
         if embeddings.shape != expected or present.shape != expected[:1]:
             raise ValueError(
                 f"'{name}' has embeddings {embeddings.shape} and present {present.shape}. "
@@ -152,13 +182,13 @@ def item_columns(batch: ItemRows, modalities: Sequence[str], embedding_dim: int)
     return columns
 
 
-def decode_embeddings(column: pa.ChunkedArray, embedding_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """A stored column as embeddings, float32 (item, dim) with 0 where absent, and present, bool (item,)."""
+def decode_embeddings(column: pa.ChunkedArray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A stored column as embeddings, float32 (item, width) with 0 where absent, and present, bool (item,)."""
     present = np.asarray(column.is_valid().to_numpy(), dtype=bool)
-    embeddings = np.zeros((len(column), embedding_dim), dtype=np.float32)
+    embeddings = np.zeros((len(column), width), dtype=np.float32)
     if present.any():
         flat = pa.concat_arrays([chunk.drop_null().flatten() for chunk in column.chunks])
-        embeddings[present] = flat.to_numpy(zero_copy_only=False).reshape(-1, embedding_dim)
+        embeddings[present] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
     return embeddings, present
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.explanation import Explanation
@@ -35,6 +36,13 @@ class Scorer:
         self._tokens = torch.from_numpy(table.tokens).to(device)
         self._present = torch.from_numpy(table.present).to(device)
         self._embeddings = torch.from_numpy(table.embeddings).to(device)
+        self._content = torch.from_numpy(table.content[:, :-1]).to(device)
+        self._learned = torch.from_numpy(table.vectors).to(device)
+
+    @property
+    def taken(self) -> Tensor:
+        """Bool (item,): whether somebody took the item before the model was trained."""
+        return self._present[:, -1]
 
     @classmethod
     def of_store(cls, job: EmbeddingJob, store: ItemStore, *, log: pd.DataFrame, length: int) -> Scorer:
@@ -75,15 +83,26 @@ class Scorer:
         safe = present | bare.unsqueeze(1)
         chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
         tokens, there = self._tokens[chosen], safe[chosen]
-        embeddings = self._embeddings[chosen] if not without else self._model.fuse(tokens, there)
+        vectors = self._model.item_vectors(self._content, present, self._learned)
+        embeddings = self._embeddings[chosen]
+        if without:
+            embeddings = self._model.embeddings(tokens, there, vectors[chosen])
+        blend = self._model.blend
         blocks: list[Tensor] = []
         for start in range(0, len(people), _BATCH):
             part = slice(start, start + _BATCH)
-            queries = self._queries(people[part], contexts[part], present, without)
+            asked = self._asked(people[part], contexts[part], without)
+            queries = self._model.queries(asked, self._tokens, present)
             if retrieval:
-                scores = queries.flatten(start_dim=1) @ embeddings.T / self._model.log_temperature.exp()[0]
+                sides = [queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]]
+                sides += [] if blend is None else [self._sides(blend, people[part], asked.person, vectors, without)]
+                scores = torch.cat(sides, dim=1) @ embeddings.T
             else:
                 scores = self._model.rank(queries, tokens, there)
+                if blend is not None:
+                    taken = there[:, -1]
+                    sides = self._sides(blend, people[part], asked.person, vectors, without)
+                    scores = scores * blend.own(taken) + sides @ blend.items(vectors[chosen], taken).T
             blocks.append(scores.masked_fill(bare[chosen], float(scores.min()) - 1 if scores.numel() else 0.0))
         if not blocks:
             return np.zeros((0, len(chosen)), dtype=np.float32)
@@ -116,9 +135,7 @@ class Scorer:
         cosines = F.cosine_similarity(self._tokens[taken, part], self._tokens[row, part].unsqueeze(0))
         return self.ids[taken[int(cosines.argmax())]]
 
-    def _queries(
-        self, people: Sequence[str | Person], contexts: np.ndarray, present: Tensor, without: Collection[str]
-    ) -> Tensor:
+    def _asked(self, people: Sequence[str | Person], contexts: np.ndarray, without: Collection[str]) -> QueryInput:
         device = self._tokens.device
         history = self.people.histories(people).to(device)
         context = torch.from_numpy(contexts).to(device)
@@ -127,8 +144,16 @@ class Scorer:
         if "context" in without:
             history = history._replace(context=torch.zeros_like(history.context))
             context = torch.zeros_like(context)
-        inputs = QueryInput(history, self.people.attributes(people).to(device), context)
-        return self._model.queries(inputs, self._tokens, present)
+        return QueryInput(history, self.people.attributes(people).to(device), context)
+
+    def _sides(
+        self, blend: Blend, people: Sequence[str | Person], person: Tensor, vectors: Tensor, without: Collection[str]
+    ) -> Tensor:
+        """The people's side of the collaborative scores: these read all that a person did, in whatever context."""
+        history = self.people.histories(people, whole=True).to(vectors.device)
+        if "history" in without:
+            history = history._replace(present=torch.zeros_like(history.present))
+        return blend.people(history, vectors, person)
 
     def _shown(self, without: Collection[str]) -> Tensor:
         known: Mapping[str, int] = {name: index for index, name in enumerate(self._model.parts)}

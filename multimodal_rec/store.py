@@ -22,10 +22,10 @@ from multimodal_rec.rows import (
     EVENT_COLUMNS,
     ItemRows,
     ItemTable,
+    Layout,
     check_unique,
     decode_embeddings,
     event_rows,
-    fused_dim,
     item_columns,
     layout_of,
     now,
@@ -47,27 +47,23 @@ class ItemStore:
     threads that it does not have; here it raises `StoreError`): start workers with spawn, and open one in each.
     """
 
-    def __init__(self, tables: Mapping[str, Table], modalities: Sequence[str], embedding_dim: int) -> None:
+    def __init__(self, tables: Mapping[str, Table], layout: Layout) -> None:
         self._tables = dict(tables)
         self._process = os.getpid()
-        self.modalities = tuple(modalities)
-        self.embedding_dim = embedding_dim
+        self.layout = layout
 
     @classmethod
-    def open(
-        cls, uri: str | Path | None, *, modalities: Sequence[str], embedding_dim: int, create: bool = True
-    ) -> ItemStore:
+    def open(cls, uri: str | Path | None, layout: Layout, *, create: bool = True) -> ItemStore:
         """The store at `uri` (None: one in memory, gone when closed), created where there is none.
 
-        `modalities`: in the model's order, which is the order of an item's tokens. Raises `StoreError` where `uri`
-        cannot be opened, holds another layout, or holds nothing and `create` is False.
+        Raises `StoreError` where `uri` cannot be opened, holds another layout, or holds nothing and `create` is False.
         """
         tables: dict[str, Table] = {}
         try:
             database = lancedb.connect(
                 "memory://" if uri is None else uri, read_consistency_interval=datetime.timedelta(0)
             )
-            for name, schema in table_schemas(modalities, embedding_dim).items():
+            for name, schema in table_schemas(layout).items():
                 table = _open_table(database, name)
                 if table is None and name == "items" and not create:
                     raise StoreError(
@@ -86,7 +82,7 @@ class ItemStore:
                 f"no store can be opened at '{uri}': {error}. "
                 "Expected a folder that can be written to, or a URI such as 's3://bucket/store'."
             ) from error
-        return cls(tables, modalities, embedding_dim)
+        return cls(tables, layout)
 
     def __enter__(self) -> ItemStore:
         return self
@@ -115,7 +111,7 @@ class ItemStore:
         `ItemError` naming the items whose id comes twice or whose numbers are NaN, infinite or beyond float16, and
         then writes none of them; `ValueError` where lengths or dimensions disagree.
         """
-        self._upsert("items", "item_id", item_columns(batch, self.modalities, self.embedding_dim))
+        self._upsert("items", "item_id", item_columns(batch, self.layout))
 
     def read_items(self, *, model: str | None) -> ItemTable:
         """Every item that the model of fingerprint `model` embedded, sorted by id, ready to be scored.
@@ -123,31 +119,38 @@ class ItemStore:
         None reads the rows of every model: to look at, never to score side by side.
         """
         where = None if model is None else f"model = {_quote(model)}"
-        tokens = [*self.modalities, "attributes_token", "behaviour_token"]
-        rows = self._read("items", ["item_id", *tokens, "item_embedding", "attributes"], where).sort_by("item_id")
-        decoded = [decode_embeddings(rows[name], self.embedding_dim) for name in tokens]
+        names = [*self.layout.modalities, "attributes_token", "behaviour_token"]
+        rows = self._read("items", ["item_id", *names, "item_embedding", "attributes"], where).sort_by("item_id")
+        decoded = [decode_embeddings(rows[name], self.layout.width_of(name)) for name in names]
+        dim, rank = self.layout.embedding_dim, self.layout.content_rank
+        content = np.zeros((len(rows), len(names), rank), dtype=np.float32)
+        for part, (numbers, _) in enumerate(decoded[:-1]):
+            content[:, part] = numbers[:, dim:]
         return ItemTable(
             ids=rows["item_id"].to_pylist(),
-            tokens=np.stack([embeddings for embeddings, _ in decoded], axis=1),
+            tokens=np.stack([numbers[:, :dim] for numbers, _ in decoded], axis=1),
             present=np.stack([present for _, present in decoded], axis=1),
-            embeddings=decode_embeddings(rows["item_embedding"], fused_dim(self.modalities, self.embedding_dim))[0],
+            embeddings=decode_embeddings(rows["item_embedding"], self.layout.width_of("item_embedding"))[0],
             attributes=[json.loads(text) for text in rows["attributes"].to_pylist()],
+            content=content,
+            vectors=decoded[-1][0][:, dim:],
         )
 
     def read_modality(self, modality: str, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """One modality's stored embeddings, float32 (item, dim), and present, bool (item,), in the order of `ids`.
+        """One modality's stored numbers, float32 (item, dim + content rank), and present, bool (item,).
 
-        An id that is not stored is absent. For the job that fuses an item again after another modality changed.
+        In the order of `ids`; an id that is not stored is absent. For the job that fuses an item again after another
+        modality changed.
         """
-        if modality not in self.modalities:
-            raise ValueError(f"modality '{modality}' is none of this store's ({', '.join(self.modalities)}).")
+        if modality not in self.layout.modalities:
+            raise ValueError(f"modality '{modality}' is none of this store's ({', '.join(self.layout.modalities)}).")
         position = {item_id: i for i, item_id in enumerate(dict.fromkeys(ids))}
-        embeddings = np.zeros((len(position), self.embedding_dim), dtype=np.float32)
+        embeddings = np.zeros((len(position), self.layout.width_of(modality)), dtype=np.float32)
         present = np.zeros(len(position), dtype=bool)
         for where in _filters("item_id", list(position)):
             rows = self._read("items", ["item_id", modality], where)
             index = [position[item_id] for item_id in rows["item_id"].to_pylist()]
-            embeddings[index], present[index] = decode_embeddings(rows[modality], self.embedding_dim)
+            embeddings[index], present[index] = decode_embeddings(rows[modality], self.layout.width_of(modality))
         order = np.array([position[item_id] for item_id in ids], dtype=np.int64)
         return embeddings[order], present[order]
 
@@ -156,7 +159,7 @@ class ItemStore:
 
         Columns of objects, None where absent. An item is current where all of them are what they would be now.
         """
-        marks = [f"{modality}_{mark}" for modality in self.modalities for mark in ("hash", "tower")]
+        marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
         rows = self._read("items", ["item_id", *marks, "model"]).sort_by("item_id")
         return pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in rows.column_names})
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from multimodal_rec.builders import build_model
-from multimodal_rec.config import MODALITIES, RecommenderConfig
+from multimodal_rec.builders import build_blend, build_model
+from multimodal_rec.config import RecommenderConfig
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import NotFittedError
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
+from multimodal_rec.rows import Layout
 from multimodal_rec.schema import Schema
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
@@ -35,7 +36,7 @@ class Trained:
     schema: Schema
     _: KW_ONLY
     behaviour: dict[str, np.ndarray]
-    """Item id → behaviour features, for the items that somebody took."""
+    """Item id → behaviour features and what the item is to the collaborative scores, for those that somebody took."""
     store: ItemStore
     cache: FeatureCache
     num_workers: int = 0
@@ -63,19 +64,20 @@ class Trained:
             "schema": self.schema.to_toml(),
             "vocabulary": self.vocabulary.to_dict(),
             "behaviour_items": list(self.behaviour),
+            "content_blocks": [] if self.model.blend is None else list(self.model.blend.content.block_widths),
             "num_fitted": self.num_fitted,
         }
         (folder / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for name in self.model.towers:
             self.model.tower(name).wake_backbone()
         weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
-        width = self.model.shape.behaviour_width
+        width = self.model.shape.behaviour_width + self.model.vector_width
         features = np.array(list(self.behaviour.values()), dtype=np.float32).reshape(-1, width)
         save_file({**weights, "behaviour_features": torch.from_numpy(features)}, folder / "model.safetensors")
         if with_store:
             # What an earlier `write` left there would be found instead of what is in memory now.
             shutil.rmtree(folder / "store", ignore_errors=True)
-            with open_store(self.config, folder / "store") as kept:
+            with ItemStore.open(folder / "store", self.store.layout) as kept:
                 self.store.copy_into(kept)
 
     @classmethod
@@ -94,7 +96,12 @@ class Trained:
         model = build_model(config, vocabulary, load_weights=False)
         weights = load_file(folder / "model.safetensors")
         features = weights.pop("behaviour_features").numpy()
+        if config.collaborative:
+            under = {name: tensor for name, tensor in weights.items() if name.startswith("blend.")}
+            blended = {name.removeprefix("blend."): tensor for name, tensor in under.items()}
+            model.blend = build_blend(config, vocabulary, about["content_blocks"], blended)
         model.load_state_dict(weights)
+        layout = store_layout(model)
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         trained = cls(
             config,
@@ -102,17 +109,23 @@ class Trained:
             vocabulary,
             Schema.from_toml(about["schema"], source=str(folder / "config.json")),
             behaviour=dict(zip(about["behaviour_items"], features, strict=True)),
-            store=open_store(config, store),
+            store=ItemStore.open(store, layout),
             cache=FeatureCache(None if store is None or "://" in str(store) else Path(store) / "cache"),
             num_fitted=about["num_fitted"],
         )
         if (folder / "store").exists() and trained.store.num_items == 0:
-            with open_store(config, folder / "store") as kept:
+            with ItemStore.open(folder / "store", layout) as kept:
                 kept.copy_into(trained.store)
         return trained
 
 
-def open_store(config: RecommenderConfig, uri: str | Path | None) -> ItemStore:
-    """The store at `uri` (None: in memory) with a column a modality that the configuration has a tower for."""
-    modalities = [name for name in MODALITIES if name in config.towers]
-    return ItemStore.open(uri, modalities=modalities, embedding_dim=config.embedding_dim)
+def store_layout(model: RecommenderModel) -> Layout:
+    """The layout of the store that holds a model's items."""
+    blend = model.blend
+    return Layout(
+        tuple(model.towers),
+        model.shape.embedding_dim,
+        content_rank=0 if blend is None else blend.content.rank,
+        vector_width=model.vector_width,
+        score_dim=0 if blend is None else blend.dim,
+    )

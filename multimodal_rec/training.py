@@ -67,7 +67,7 @@ def train(
     checkpoint = _checkpoint(accelerator, data, config, training)
     best = None if checkpoint is None else resume(checkpoint, progress, model, data)
 
-    with _bar(training) as bar:
+    with progress_bar(training) as bar:
         task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
         while len(progress.epochs) < training.epochs and progress.waited < training.patience:
             objective.train()
@@ -244,7 +244,8 @@ def refresh(data: TrainingData) -> None:
         data.items.modalities[modality] = fresh
 
 
-def _bar(training: TrainingConfig) -> Progress:
+def progress_bar(training: TrainingConfig) -> Progress:
+    """A bar that shows epochs, the time left and a note, where the configuration wants one."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,25 +1,35 @@
-"""How well a model in training ranks what was held out to choose its epoch."""
+"""How well a model in training ranks what was held out to choose its epoch, and what is blended with it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
 from multimodal_rec.catalogue import Catalogue
+from multimodal_rec.content import ItemContent
 from multimodal_rec.evaluation import evaluate_ranking
-from multimodal_rec.model import RecommenderModel
+from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.features import ContentFeatures, PreparedMemory
+from multimodal_rec.model import ItemFeatures, ModalityFeatures, RecommenderModel, ScoredItems
 from multimodal_rec.people import People
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.vocabulary import Vocabulary
 
+ScoreOfScorer = Callable[[Scorer, Sequence[str], np.ndarray], np.ndarray]
+"""A scorer, people and their contexts → scores (person, item) in the order of the scorer's items."""
+
 
 class Validator:
-    """Validation NDCG@10 of the ranking score, over the training items, read from the training memory.
+    """Validation NDCG@10 of the ranking score.
 
-    Interactions with items that first appear in the validation part are left out: their content was not read.
+    Items of the training part are read from the training memory. Items that first come up in the validation part are
+    ranked where `late` says so, and then read by the towers as they are; those of a split by cold items are always
+    ranked, among themselves as at test.
     """
 
     def __init__(
@@ -30,10 +40,17 @@ class Validator:
         parts: tuple[Catalogue, Catalogue],
         *,
         length: int,
+        cache: FeatureCache,
+        late: bool = False,
     ) -> None:
         train, valid = parts
         self._model, self._vocabulary, self._data = model, vocabulary, data
-        self._ids = list(train.item_ids)
+        cold = valid.part is not None and valid.part.how == "cold_items"
+        known_ids = set(train.item_ids)
+        ids = [item_id for item_id in valid.item_ids if item_id not in known_ids] if cold or late else []
+        self._late = LateItems(model, vocabulary, valid, ids, cache=cache)
+        self._ids = [*train.item_ids, *self._late.ids]
+        self._candidates = self._late.ids if cold else None
         rows = {item_id: row for row, item_id in enumerate(self._ids)}
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
         given = None if valid.part is None else valid.part.given
@@ -41,28 +58,111 @@ class Validator:
         self._people = People(self._known, users, vocabulary=vocabulary, item_rows=rows, length=length)
         log = valid.interactions.loc[valid.event_weights > 0]
         # What was taken before is not ranked again: it would be no question.
-        known = pd.MultiIndex.from_frame(self._known.loc[:, ["user_id", "item_id"]])
-        repeated = pd.MultiIndex.from_frame(log.loc[:, ["user_id", "item_id"]]).isin(known)
-        self._log = log.loc[log["item_id"].isin(self._ids).to_numpy() & ~repeated]
+        before = pd.MultiIndex.from_frame(self._known.loc[:, ["user_id", "item_id"]])
+        repeated = pd.MultiIndex.from_frame(log.loc[:, ["user_id", "item_id"]]).isin(before)
+        asked = self._ids if self._candidates is None else self._candidates
+        self._log = log.loc[log["item_id"].isin(asked).to_numpy() & ~repeated]
 
     @property
     def usable(self) -> bool:
         """Whether anything is left to rank."""
         return len(self._log) > 0
 
+    @property
+    def ranks_late_items(self) -> bool:
+        """Whether some of what is to be found was not there in training."""
+        return bool(self._log["item_id"].isin(self._late.ids).any())
+
+    @property
+    def ranks_known_items(self) -> bool:
+        """Whether some of what is to be found was there in training."""
+        return not bool(self._log["item_id"].isin(self._late.ids).all())
+
     def ndcg(self) -> float:
         """Mean NDCG@10 over people, of the model as it is now."""
-        with torch.inference_mode():
-            tokens, present = self._model.tokens(self._data.items.to(self._model.log_temperature.device))
-            embeddings = self._model.fuse(tokens, present)
-        arrays = [tensor.float().cpu().numpy() for tensor in (tokens, embeddings)]
-        table = ItemTable(self._ids, arrays[0], present.cpu().numpy(), arrays[1], [{}] * len(self._ids))
-        scorer = Scorer(self._model, table, self._people)
+        return self.ndcg_of(Scorer.rank)
+
+    def ndcg_of(self, score: ScoreOfScorer, scorer: Scorer | None = None) -> float:
+        """Mean NDCG@10 over people of any scores over the model's items; `scorer`: None makes one of the model."""
+        scorer = self.scorer() if scorer is None else scorer
         columns = list(self._vocabulary.context.columns)
 
-        def score(queries: pd.DataFrame) -> np.ndarray:
+        def score_queries(queries: pd.DataFrame) -> np.ndarray:
             contexts = self._vocabulary.contexts(queries.loc[:, columns], num_rows=len(queries))
-            return scorer.rank(queries["user_id"].tolist(), contexts)
+            return score(scorer, queries["user_id"].tolist(), contexts)
 
-        evaluation = evaluate_ranking(score, self._log, known=self._known, item_ids=self._ids, context_columns=columns)
+        evaluation = evaluate_ranking(
+            score_queries,
+            self._log,
+            known=self._known,
+            item_ids=self._ids,
+            context_columns=columns,
+            candidates=self._candidates,
+        )
         return evaluation.means()["ndcg@10"]
+
+    def scorer(self) -> Scorer:
+        """A scorer over all items that are ranked, by the model as it is now."""
+        model, device = self._model, self._model.log_temperature.device
+        with torch.inference_mode():
+            known = self._data.items.to(device)
+            learned = torch.zeros(len(known.attributes), 0) if model.blend is None else model.blend.learned
+            items = model.scored(known, learned.to(device))
+            if self._late.ids:
+                late = self._late.features().to(device)
+                nothing = torch.zeros(len(self._late.ids), model.vector_width, device=device)
+                pairs = zip(items, model.scored(late, nothing), strict=True)
+                items = ScoredItems(*(torch.cat(pair) for pair in pairs))
+        tokens, content, vectors, embeddings = (
+            tensor.float().cpu().numpy() for tensor in (items.tokens, items.content, items.vectors, items.embeddings)
+        )
+        present, attributes = items.present.cpu().numpy(), [{} for _ in self._ids]
+        table = ItemTable(self._ids, tokens, present, embeddings, attributes, content, vectors)
+        return Scorer(model, table, self._people)
+
+
+class LateItems:
+    """Items that first come up in the validation part; those that cannot be read, or show nothing, are left out."""
+
+    def __init__(
+        self,
+        model: RecommenderModel,
+        vocabulary: Vocabulary,
+        valid: Catalogue,
+        ids: list[str],
+        *,
+        cache: FeatureCache,
+    ) -> None:
+        self._model = model
+        towers = {name: model.tower(name) for name in model.towers}
+        items = valid.items.loc[valid.items["item_id"].isin(ids)]
+        content = ItemContent(
+            items, valid.schema, max_windows=model.max_windows, frames=model.frames, vectors=model.vectors
+        )
+        self._content = ContentFeatures(towers, content, cache=cache, prepared=PreparedMemory())
+        attributes, known = vocabulary.item_attributes(items)
+        here = [known]
+        self._kept: dict[str, ModalityFeatures] = {}
+        for name, tower in towers.items():
+            found = self._content.features(range(len(items)), name)
+            here.append(found.present.any(dim=1).numpy())
+            if tower.keeps_backbone:
+                self._kept[name] = found
+                tower.release_backbone()
+        shown = np.any(here, axis=0) & ~np.isin(np.arange(len(items)), list(self._content.reasons))
+        self._rows = np.flatnonzero(shown)
+        self.ids: list[str] = items["item_id"].iloc[self._rows].tolist()
+        self._attributes, self._known = torch.from_numpy(attributes[self._rows]), torch.from_numpy(known[self._rows])
+
+    def features(self) -> ItemFeatures:
+        """What is known of them now; nobody has taken them."""
+        index = torch.from_numpy(self._rows)
+        modalities: dict[str, ModalityFeatures] = {}
+        for name in self._model.towers:
+            if name in self._kept:
+                modalities[name] = ModalityFeatures(*(tensor[index] for tensor in self._kept[name]))
+            else:
+                modalities[name] = self._content.features(self._rows.tolist(), name)
+        nobody = torch.zeros(len(index), dtype=torch.bool)
+        behaviour = torch.zeros(len(index), self._model.shape.behaviour_width)
+        return ItemFeatures(modalities, self._attributes, self._known, behaviour, nobody)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast, final
+from typing import cast, final
 
 import numpy as np
 import torch
@@ -13,29 +13,8 @@ from torch.nn import functional as F
 
 from multimodal_rec.baselines.baseline import Log
 from multimodal_rec.baselines.trained import Schedule, TrainedBaseline
+from multimodal_rec.collaborative.graph import Edges, carry, nearest, who_took_what
 from multimodal_rec.errors import ConfigError
-
-_ITEMS_AT_ONCE = 1024
-"""Rows of the likeness between items that are held densely in one step."""
-
-
-class Edges(NamedTuple):
-    """A weighted graph from one kind of node to another, float32, and the same seen from the other end."""
-
-    forward: sparse.csr_array
-    """(to, from)."""
-    backward: sparse.csr_array
-    """(from, to), its transpose."""
-
-    @classmethod
-    def of(cls, weights: sparse.csr_array) -> Edges:
-        """The edges of a matrix (to, from)."""
-        forward = sparse.csr_array(weights.astype(np.float32))
-        return cls(forward, sparse.csr_array(forward.T))
-
-    def reversed(self) -> Edges:
-        """The same edges walked the other way."""
-        return Edges(self.backward, self.forward)
 
 
 @final
@@ -116,7 +95,7 @@ class GraphPropagation(TrainedBaseline):
     def _embeddings(self, module: _Weights, log: Log, is_new: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """People's and items' embeddings, L2-normalised; items of `is_new` as if nobody had taken them yet."""
         if self._graph is None or self._graph[0] is not log:
-            self._graph = log, _who_took_what(log)
+            self._graph = log, who_took_what(sparse.csr_array(log.histories[: log.num_users]))
         to_people = self._graph[1]
         item = torch.where(self._taken[:, None], module.item, 0.0)
         content = 0.0
@@ -152,51 +131,3 @@ class _Weights(nn.Module):
         self.user = nn.Parameter(0.1 * torch.randn(num_users, dim))
         self.item = nn.Parameter(0.1 * torch.randn(num_items, dim))
         self.projection = nn.Linear(content_dim, dim, bias=False) if content_dim else None
-
-
-def carry(edges: Edges, embeddings: Tensor) -> Tensor:
-    """Embeddings (to, dim): for each node the sum of its neighbours' (from, dim), times the edges' weights."""
-    return cast(Tensor, _Carry.apply(edges, embeddings))
-
-
-class _Carry(torch.autograd.Function):
-    # SciPy's product: as fast as torch's on one core, the same bits every time, and not in beta.
-    @staticmethod
-    def forward(ctx: Any, edges: Edges, embeddings: Tensor) -> Tensor:
-        ctx.edges = edges
-        return torch.from_numpy(edges.forward @ embeddings.detach().numpy())
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
-        return None, torch.from_numpy(ctx.edges.backward @ grad_outputs[0].numpy())
-
-
-def nearest(content: np.ndarray, candidates: np.ndarray, k: int) -> sparse.csr_array:
-    """Weights (item, neighbour), 1 / number of neighbours: the `k` candidates that point most nearly the same way.
-
-    `content`: float (item, dim), rows of length 1, or 0 where an item has none: it neither has neighbours nor is one,
-    as nothing is its own. `candidates`: bool (item,).
-    """
-    column = np.flatnonzero(candidates & content.any(axis=1))
-    k = min(k, len(column))
-    rows, columns = [], []
-    for start in range(0, len(content) if k else 0, _ITEMS_AT_ONCE):
-        near = content[start : start + _ITEMS_AT_ONCE] @ content[column].T
-        near[column == np.arange(start, start + len(near))[:, None]] = -np.inf
-        near[~content[start : start + _ITEMS_AT_ONCE].any(axis=1)] = -np.inf
-        place = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        row, rank = np.nonzero(np.take_along_axis(near, place, axis=1) > -np.inf)
-        rows.append(row + start)
-        columns.append(column[place[row, rank]])
-    row = np.concatenate([np.empty(0, dtype=np.int64), *rows])
-    count = np.bincount(row, minlength=len(content))
-    pairs = (1 / count[row], (row, np.concatenate([np.empty(0, dtype=np.int64), *columns])))
-    return sparse.csr_array(sparse.coo_array(pairs, shape=(len(content), len(content))))
-
-
-def _who_took_what(log: Log) -> Edges:
-    """From items to people, 1 / √(degree · degree)."""
-    taken = sparse.csr_array(log.histories[: log.num_users])
-    person = 1 / np.sqrt(np.maximum(np.asarray(taken.sum(axis=1)), 1))
-    item = 1 / np.sqrt(np.maximum(np.asarray(taken.sum(axis=0)), 1))
-    return Edges.of(sparse.csr_array(sparse.diags_array(person) @ taken @ sparse.diags_array(item)))

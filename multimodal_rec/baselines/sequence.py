@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from multimodal_rec.baselines.baseline import Log
 from multimodal_rec.baselines.trained import Schedule, TrainedBaseline
+from multimodal_rec.collaborative.sequence import CausalBlock
 from multimodal_rec.errors import ConfigError
 
 _SCHEDULE = Schedule(epochs=100, batch_size=64, learning_rate=2e-3, patience=5, every=2)
@@ -61,7 +62,7 @@ class SASRec(TrainedBaseline):
         self.dropout, self.num_negatives = dropout, num_negatives
 
     def _build(self, log: Log) -> nn.Module:
-        blocks = [_Block(self.dim, self.num_heads, self.dropout) for _ in range(self.num_blocks)]
+        blocks = [CausalBlock(self.dim, self.num_heads, self.dropout) for _ in range(self.num_blocks)]
         return SequenceEncoder(log.num_items, self.max_items, blocks, self.dropout)
 
     def _losses(self, module: nn.Module, log: Log, rng: np.random.Generator) -> Iterator[Tensor]:
@@ -108,7 +109,7 @@ class SequenceEncoder(nn.Module):
     mask.
     """
 
-    def __init__(self, num_items: int, max_items: int, blocks: list[_Block], dropout: float) -> None:
+    def __init__(self, num_items: int, max_items: int, blocks: list[CausalBlock], dropout: float) -> None:
         super().__init__()
         dim = blocks[0].dim
         self.item = nn.Embedding(num_items, dim)
@@ -128,26 +129,6 @@ class SequenceEncoder(nn.Module):
         for block in self.blocks:
             state = block(state)
         return self.norm(state)
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.dim, self.num_heads, self.dropout_share = dim, num_heads, dropout
-        self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.projection, self.output = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        dropped = nn.Dropout(dropout)
-        self.network = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), dropped, nn.Linear(dim, dim), dropped)
-        self.dropout = dropped
-
-    def forward(self, state: Tensor) -> Tensor:
-        batch, length, dim = state.shape
-        parts = self.projection(self.attention_norm(state)).reshape(batch, length, 3, self.num_heads, -1)
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(dim=0)
-        share = self.dropout_share if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=share, is_causal=True)
-        state = state + self.dropout(self.output(attended.transpose(1, 2).reshape(batch, length, dim)))
-        return state + self.network(self.network_norm(state))
 
 
 def _windows(starts: np.ndarray, max_items: int) -> tuple[np.ndarray, np.ndarray]:

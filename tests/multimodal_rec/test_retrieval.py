@@ -13,7 +13,15 @@ from multimodal_rec.rows import ItemTable
 
 def table(ids: list[str], attributes: list[dict] | None = None) -> ItemTable:
     n = len(ids)
-    return ItemTable(ids, np.zeros((n, 2, 3)), np.ones((n, 2), bool), np.zeros((n, 3)), attributes or [{} for _ in ids])
+    return ItemTable(
+        ids,
+        np.zeros((n, 2, 3)),
+        np.ones((n, 2), bool),
+        np.zeros((n, 3)),
+        attributes or [{} for _ in ids],
+        content=np.zeros((n, 2, 0)),
+        vectors=np.zeros((n, 0)),
+    )
 
 
 def test_known_answer() -> None:

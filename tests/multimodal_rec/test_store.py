@@ -14,14 +14,17 @@ import pandas as pd
 import pytest
 
 from multimodal_rec.errors import CatalogueError, ItemError, StoreError
-from multimodal_rec.rows import ItemRows, ModalityRows
+from multimodal_rec.rows import ItemRows, Layout, ModalityRows
 from multimodal_rec.store import ItemStore
 
 DIM = 12  # LanceDB treats lists of ten numbers and more in its own way
 
 
-def open_store(uri: Path | str | None = None, **changes) -> ItemStore:
-    return ItemStore.open(uri, **{"modalities": ("text", "image"), "embedding_dim": DIM, **changes})
+LAYOUT = Layout(("text", "image"), DIM)
+
+
+def open_store(uri: Path | str | None = None, layout: Layout = LAYOUT, *, create: bool = True) -> ItemStore:
+    return ItemStore.open(uri, layout, create=create)
 
 
 def rows(ids: list[str], *, model: str = "m1", seed: int = 0) -> ItemRows:
@@ -70,6 +73,38 @@ def test_items_come_back_in_the_order_of_ids_with_tokens_in_the_order_of_modalit
     np.testing.assert_array_equal(table.tokens[1, 3], batch.behaviour_tokens[0])
     np.testing.assert_array_equal(table.embeddings, batch.embeddings[order])
     assert table.attributes[2] == {"genre": "gc'o", "tags": ["a", "b'c"], "price": 1.5, "year": None}
+
+
+def test_what_is_stored_behind_a_token_comes_back_beside_it() -> None:
+    plain = rows(["b", "a", "c'o"])
+
+    def behind(numbers: np.ndarray, width: int, start: float) -> np.ndarray:
+        return np.hstack([numbers, start + np.arange(3.0 * width).reshape(3, width)])
+
+    modalities = {
+        name: kept._replace(embeddings=behind(kept.embeddings, 3, start))
+        for (name, kept), start in zip(plain.modalities.items(), (100, 200), strict=True)
+    }
+    batch = replace(
+        plain,
+        modalities=modalities,
+        attribute_tokens=behind(plain.attribute_tokens, 3, 300),
+        behaviour_tokens=behind(plain.behaviour_tokens, 5, 400),
+        embeddings=behind(plain.embeddings, 2, 500),
+    )
+    with open_store(layout=LAYOUT._replace(content_rank=3, vector_width=5, score_dim=2)) as store:
+        store.write_items(batch)
+        table = store.read_items(model="m1")
+        numbers, present = store.read_modality("image", ["a", "b"])
+    np.testing.assert_array_equal(table.tokens[:, 0], plain.modalities["text"].embeddings[[1, 0, 2]])
+    assert table.content.dtype == table.vectors.dtype == np.float32
+    assert table.content[0].tolist() == [[103, 104, 105], [203, 204, 205], [303, 304, 305], [0, 0, 0]]
+    # "b" has no picture, "a" no behaviour: nobody took it.
+    assert table.content[1].tolist() == [[100, 101, 102], [0, 0, 0], [300, 301, 302], [0, 0, 0]]
+    assert table.vectors.tolist() == [[0] * 5, [400, 401, 402, 403, 404], [410, 411, 412, 413, 414]]
+    assert table.embeddings[1, -2:].tolist() == [500, 501]
+    assert (numbers.shape, present.tolist()) == ((2, DIM + 3), [True, False])
+    assert numbers[0, DIM:].tolist() == [203, 204, 205]
 
 
 def test_writing_again_replaces_and_never_repeats() -> None:
@@ -188,12 +223,15 @@ def test_another_layout_is_refused_with_both_named(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     with pytest.raises(
         StoreError,
-        match=r"(?s)Expected modalities \(text, audio\) of embedding_dim 8; got modalities \(text, image\) of "
-        r"embedding_dim 12. Open it with the model that wrote it, or embed into a new folder",
+        match=r"(?s)Expected modalities \(text, audio\) of 8 numbers each, behaviour of 8, item embeddings of 32; got "
+        r"modalities \(text, image\) of 12 numbers each, behaviour of 12, item embeddings of 48. Open it with the "
+        r"model that wrote it, or embed into a new folder",
     ):
-        open_store(tmp_path, modalities=["text", "audio"], embedding_dim=8)
+        open_store(tmp_path, Layout(("text", "audio"), 8))
     with pytest.raises(StoreError, match=r"has another layout"):
-        open_store(tmp_path, modalities=["image", "text"])
+        open_store(tmp_path, Layout(("image", "text"), DIM))
+    with pytest.raises(StoreError, match=r"Expected modalities \(text, image\) of 15 numbers each, behaviour of 17"):
+        open_store(tmp_path, LAYOUT._replace(content_rank=3, vector_width=5))
 
 
 def test_an_absent_store_is_not_invented_on_reading(tmp_path: Path) -> None:

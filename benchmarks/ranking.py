@@ -1,0 +1,207 @@
+"""Ranking on real data beside the strongest other rows, over seeds, with paired intervals.
+
+    python benchmarks/ranking.py --source ../shared/data --out runs/ranking
+    python benchmarks/ranking.py --tasks movielens-last --seeds 0 1 2
+
+Tasks and rivals are those of `benchmarks/baselines.py`, where their protocols stand, and `amazon-*`: each person's last
+product out, the one before for validation. Epochs, weights of the blend and the rivals' settings are chosen on
+validation; the test is read once a run. A run is two files in `--out`, one value a person and what it took; what is
+there is not run again, delete it to start over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from baselines import METHODS, TASKS, Bench, tuned
+from real_data import prepared
+
+from multimodal_rec import Evaluation, Recommender, RecommenderConfig, TowerConfig, TrainingConfig
+from multimodal_rec.baselines import TrainedBaseline
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.evaluation.significance import paired_difference
+from multimodal_rec.splits import Split
+
+MEASURES = {"R@10": "recall@10", "N@10": "ndcg@10", "R@20": "recall@20", "N@20": "ndcg@20"}
+MINILM = TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen", max_tokens=128)
+POSTER = TowerConfig("timm:test_byobnet", pretrained=False, tuning="frozen", image_size_px=64, max_windows=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is asked of our model, how it is configured, and whom it is measured against."""
+
+    split: Callable[[Path, Path], Split]
+    config: RecommenderConfig
+    training: TrainingConfig
+    measure: str
+    """The measure of the paired difference."""
+    rivals: Sequence[str]
+    protocol: Literal["full", "mmrec"] = "full"
+    cold: bool = False
+    """Whether the test's items are ranked among themselves."""
+
+
+def _labelled(name: str, data: Path, out: Path) -> Split:
+    return prepared(name, data, out).split("label", column="x_label")
+
+
+def _movielens(how: Literal["last", "share", "cold_items"], data: Path, out: Path) -> Split:
+    films = prepared("movielens-100k", data, out)
+    return films.split(how, valid=0.1, test=0.2, seed=0) if how == "cold_items" else films.split(how)
+
+
+_MOVIES = RecommenderConfig(
+    {"text": MINILM, "image": POSTER},
+    collaborative={"sequence": SequenceConfig(), "item_item": ItemItemConfig()},
+    context=False,
+)
+_BRIEF = TrainingConfig(epochs=3, batch_size=1024)
+"""Of the attention over parts, which has little to add where the log says nearly all."""
+
+OURS: Mapping[str, Task] = {
+    "lastfm-2k": Task(
+        split=partial(_labelled, "lastfm-2k"),
+        config=RecommenderConfig(
+            {"text": TowerConfig("vectors:text_minilm")},
+            collaborative={"graph": GraphConfig(), "item_item": ItemItemConfig()},
+        ),
+        training=_BRIEF,
+        measure="recall@20",
+        rivals=("EASE", "EASE + content", "graph propagation"),
+        protocol="mmrec",
+    ),
+    "tiktok": Task(
+        split=partial(_labelled, "tiktok"),
+        config=RecommenderConfig(
+            {"image": TowerConfig("vectors:image"), "audio": TowerConfig("vectors:audio")},
+            collaborative={"graph": GraphConfig(), "item_item": ItemItemConfig()},
+        ),
+        training=_BRIEF,
+        measure="recall@20",
+        rivals=("EASE", "EASE + content", "graph propagation"),
+        protocol="mmrec",
+    ),
+    "movielens-last": Task(
+        split=partial(_movielens, "last"),
+        config=_MOVIES,
+        training=_BRIEF,
+        measure="ndcg@10",
+        rivals=("EASE", "SASRec"),
+    ),
+    "movielens-share": Task(
+        split=partial(_movielens, "share"),
+        config=_MOVIES,
+        training=_BRIEF,
+        measure="ndcg@10",
+        rivals=("EASE", "SASRec"),
+    ),
+    "movielens-cold": Task(
+        split=partial(_movielens, "cold_items"),
+        config=replace(_MOVIES, collaborative={"item_item": ItemItemConfig()}),
+        training=_BRIEF,
+        measure="ndcg@10",
+        rivals=("ridge, λ 10, 32 factors",),
+        cold=True,
+    ),
+}
+
+
+def run(task: Task, split: Split, seed: int) -> tuple[Evaluation, dict[str, object]]:
+    """What our model reached on a task, and what it took."""
+    started, used = time.perf_counter(), time.process_time()
+    training = replace(task.training, seed=seed, progress=False)
+    recommender = Recommender(task.config)
+    recommender.fit(split.train, valid=split.valid, training=training, refit=task.protocol == "full")
+    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - used
+    candidates = sorted(set(split.test.item_ids) - set(split.valid.item_ids)) if task.cold else None
+    evaluation = recommender.evaluate(split.test, candidates=candidates, protocol=task.protocol)
+    about = {
+        "config": task.config.to_dict(),
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    return evaluation, about
+
+
+def rival(method: str, bench: Bench) -> tuple[Evaluation, dict[str, object]]:
+    """What a baseline reached with the setting that validation chose."""
+    started = time.perf_counter()
+    best = tuned(METHODS[method], bench.task, metric=bench.metric)
+    epochs = best.baseline.best_epoch if isinstance(best.baseline, TrainedBaseline) else None
+    evaluation = bench.task.judge(best.baseline.score)
+    return evaluation, {"setting": best.label, "epochs": epochs, "seconds": time.perf_counter() - started}
+
+
+def run_missing(name: str, seeds: Sequence[int], source: Path, out: Path) -> None:
+    """Write every run of a task that is not in `out`: each seed of ours, and each rival once."""
+    task = OURS[name]
+    ours = {f"seed {seed}": seed for seed in seeds if not _file(out, name, f"seed {seed}").exists()}
+    split = task.split(source, out) if ours else None
+    for label, seed in ours.items():
+        if split is not None:
+            _keep(_file(out, name, label), *run(task, split, seed))
+    others = [method for method in task.rivals if not _file(out, name, method).exists()]
+    bench = TASKS[name](source, out) if others else None
+    for method in others:
+        if bench is not None:
+            _keep(_file(out, name, method), *rival(method, bench))
+
+
+def _keep(file: Path, evaluation: Evaluation, about: dict[str, object]) -> None:
+    evaluation.per_user.to_parquet(file)
+    means = evaluation.means()
+    file.with_suffix(".json").write_text(json.dumps({**about, "test": means}, indent=1))
+    print(file.stem, {short: round(means[long], 4) for short, long in MEASURES.items()}, flush=True)
+
+
+def table(name: str, seeds: Sequence[int], out: Path) -> str:
+    """Ours, the mean over seeds, beside the rivals, and the paired difference from the best of them."""
+    task = OURS[name]
+    values = [pd.read_parquet(_file(out, name, f"seed {seed}")) for seed in seeds]
+    ours = pd.DataFrame([value[list(MEASURES.values())].mean() for value in values])
+    rows = {f"multimodal-rec, {len(seeds)} seeds": ours.mean()}
+    if len(seeds) > 1:
+        rows["  standard deviation"] = ours.std(ddof=1)
+    others = {method: pd.read_parquet(_file(out, name, method)) for method in task.rivals}
+    rows |= {method: value[list(MEASURES.values())].mean() for method, value in others.items()}
+    frame = pd.DataFrame(rows).T.rename(columns={long: short for short, long in MEASURES.items()})
+    best = max(others, key=lambda method: others[method][task.measure].mean())
+    of_all = pd.DataFrame(pd.concat(values).groupby(level=0).mean())
+    difference = paired_difference(Evaluation(of_all, 0), Evaluation(others[best], 0), task.measure)
+    about = [json.loads(_file(out, name, f"seed {seed}").with_suffix(".json").read_text()) for seed in seeds]
+    spent = f"{pd.Series([each['seconds'] for each in about]).median():.0f} s a seed"
+    lines = [f"{name}, {spent}", frame.to_string(float_format=lambda value: f"{value:.4f}")]
+    return "\n".join([*lines, f"{task.measure} over {best}: {difference}"])
+
+
+def _file(out: Path, task: str, label: str) -> Path:
+    return out / f"{task}_{label.replace(',', '').replace(' ', '-')}.parquet"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
+    parser.add_argument("--tasks", nargs="+", choices=list(OURS), default=list(OURS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.tasks:
+        run_missing(name, options.seeds, options.source, options.out)
+        print(table(name, options.seeds, options.out))
+
+
+if __name__ == "__main__":
+    main()

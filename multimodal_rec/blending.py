@@ -1,0 +1,191 @@
+"""Collaborative scores of a training catalogue, trained beside the model and blended with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from multimodal_rec.collaborative.blend import Blend
+from multimodal_rec.collaborative.content_map import ContentMap
+from multimodal_rec.collaborative.details import AttributeDetails
+from multimodal_rec.collaborative.expectation import DETAILS, Expectation
+from multimodal_rec.collaborative.fitting import Fitted
+from multimodal_rec.collaborative.graph_fitting import fit_graph
+from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
+from multimodal_rec.collaborative.sequence_fitting import fit_sequence
+from multimodal_rec.collaborative.settings import (
+    CollaborativeConfig,
+    CollaborativeSettings,
+    GraphConfig,
+    SequenceConfig,
+)
+from multimodal_rec.collaborative.weighing import weigh
+from multimodal_rec.fields import FieldEncoder
+from multimodal_rec.model import ItemFeatures, RecommenderModel, pooled
+from multimodal_rec.scorer import Scorer
+from multimodal_rec.steps import TrainingData
+from multimodal_rec.validation import Validator
+
+OnEpoch = Callable[[int, float, float | None], None]
+"""Told an epoch, its mean loss, and what validation said, if it was asked."""
+NEW, TAKEN = 0, 1
+"""Rows of a blend's weights."""
+
+
+class Choice(NamedTuple):
+    """What validation chose, for a second fit on more data."""
+
+    epochs: Mapping[str, int]
+    """Score → passes over the log."""
+    weights: Tensor
+    """As of `Blend.weights`."""
+
+
+def blend_in(
+    model: RecommenderModel,
+    data: TrainingData,
+    settings: Mapping[str, CollaborativeSettings],
+    *,
+    attributes: FieldEncoder,
+    validator: Validator | None = None,
+    choice: Choice | None = None,
+    bar: Progress,
+) -> Choice:
+    """What was chosen; gives `model` a blend with a score for each of the `settings`, trained on `data`.
+
+    `attributes`: what encoded those of the items. `validator` says when each learned score has learned enough, and
+    how much each counts; without one all epochs are run and all count alike. `choice`: taken as it is instead. `bar`:
+    shows the epochs.
+    """
+    details = AttributeDetails.of(attributes, data.items.attributes)
+    log = log_of(data, model, details)
+    scores: dict[str, CollaborativeScore] = {}
+    epochs: dict[str, int] = {}
+    for name, config in settings.items():
+        validate = None
+        if choice is None and validator is not None and validator.ranks_known_items:
+            validate = _alone(validator)
+        after = None if choice is None else choice.epochs[name]
+        fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
+        scores[name], epochs[name] = fitted.score, fitted.epochs
+    maps = [_map(score, log, data.behaviour.present) for score in scores.values()]
+    model.blend = Blend(scores, Expectation.of(maps, log.content, details=details)).to(model.log_temperature.device)
+    if choice is not None:
+        model.blend.weights.copy_(choice.weights)
+        return choice
+    if validator is not None:
+        _weigh(model.blend, validator)
+    return Choice(epochs, model.blend.weights.clone())
+
+
+def _map(score: CollaborativeScore, log: Log, taken: np.ndarray) -> ContentMap:
+    alone = score.popularity_columns if isinstance(score, ItemItemScore) else ()
+    return ContentMap.fit(log.content, score.vectors.cpu().numpy(), taken, alone=alone)
+
+
+def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetails) -> Log:
+    """The log and the content of a training catalogue, as collaborative scores read them."""
+    return Log(
+        events=data.events,
+        weights=data.weights,
+        num_people=len(data.people),
+        num_items=len(data.behaviour.present),
+        ordered=data.histories.ordered,
+        people=data.people.numpy(),
+        content=content_of(data.items, list(model.towers), details),
+    )
+
+
+def content_of(items: ItemFeatures, modalities: Sequence[str], details: AttributeDetails) -> dict[str, ContentBlock]:
+    """Each modality's features, the mean over windows, the attributes and their details."""
+    blocks = {
+        name: ContentBlock(pooled(items.modalities[name]).numpy(), items.modalities[name].present.any(dim=1).numpy())
+        for name in modalities
+    }
+    blocks["attributes"] = ContentBlock(items.attributes.numpy(), items.attributes_present.numpy())
+    found = details(items.attributes).numpy()
+    blocks[DETAILS] = ContentBlock(found, found.any(axis=1))
+    return blocks
+
+
+def _fit(
+    log: Log,
+    config: CollaborativeSettings,
+    model: RecommenderModel,
+    *,
+    validate: Callable[[CollaborativeScore], float] | None,
+    told: OnEpoch,
+    after: int | None,
+) -> Fitted:
+    if isinstance(config, SequenceConfig):
+        return fit_sequence(log, config, validate=validate, on_epoch=told, stop_after=after)
+    if isinstance(config, GraphConfig):
+        return fit_graph(log, config, validate=validate, on_epoch=told, stop_after=after)
+    score = ItemItemScore.fit(log, config, event_weights=model.shape.event_weights)
+    return Fitted(score, 0, None)
+
+
+def _told(bar: Progress, name: str, config: CollaborativeSettings) -> OnEpoch:
+    task = bar.add_task(name, total=config.epochs if isinstance(config, CollaborativeConfig) else 1, note="")
+
+    def told(epoch: int, loss: float, value: float | None) -> None:
+        measured = "" if value is None else f"  valid {value:.4f}"
+        bar.update(task, completed=epoch, note=f"loss {loss:.3f}{measured}")
+
+    return told
+
+
+def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
+    scorer = validator.scorer()
+
+    @torch.inference_mode()
+    def validate(score: CollaborativeScore) -> float:
+        vectors = torch.zeros(len(scorer.ids), score.width)
+        vectors[: len(score.vectors)] = score.vectors
+        items = score.items(vectors)
+
+        def score_people(scorer: Scorer, people: Sequence[str], _: np.ndarray) -> np.ndarray:
+            history = scorer.people.histories(people, whole=True)
+            return (score.people(history, vectors, scorer.people.attributes(people)) @ items.T).numpy()
+
+        return validator.ndcg_of(score_people, scorer)
+
+    return validate
+
+
+def _weigh(blend: Blend, validator: Validator) -> None:
+    """Set the weights to those that rank the validation part best."""
+    scorer, start = validator.scorer(), blend.weights.clone()
+    taken = scorer.taken.cpu().numpy().astype(int)
+    parts: list[list[np.ndarray]] = []
+
+    def record(scorer: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
+        found: list[np.ndarray] = []
+        for column in range(start.shape[1]):
+            blend.weights.zero_()
+            blend.weights[:, column] = 1
+            found.append(scorer.rank(people, contexts))
+        parts.append(found)
+        return found[0]
+
+    validator.ndcg_of(record, scorer)
+
+    def measure(weights: Tensor) -> float:
+        by_item = weights.cpu().numpy()[taken]
+        batches = iter(parts)
+
+        def blended(*_: object) -> np.ndarray:
+            # Asked in the order in which the parts were recorded.
+            return np.sum([part * by_item[:, column] for column, part in enumerate(next(batches))], axis=0)
+
+        return validator.ndcg_of(blended, scorer)
+
+    asked = [row for row, some in ((NEW, validator.ranks_late_items), (TAKEN, validator.ranks_known_items)) if some]
+    weights, _ = weigh(measure, start, rows=asked)
+    blend.weights.copy_(weights)

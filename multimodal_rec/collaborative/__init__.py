@@ -1,0 +1,1 @@
+"""Scores learned from the log alone, blended with the model's own on validation."""

@@ -1,0 +1,90 @@
+"""Collaborative scores beside the model's own, and how much each of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_rec.collaborative.expectation import Expectation
+from multimodal_rec.collaborative.score import CollaborativeScore
+from multimodal_rec.history import HistoryBatch
+
+OWN = "model"
+"""The name of the model's own score among those that are blended."""
+
+
+@final
+class Blend(nn.Module):
+    """score(person, i) = w_0 · model(person, i) + Σ_s w_s ⟨people_s(person), items_s(i)⟩
+
+    with weights w of their own for items that somebody took and for new ones. Scores are trained apart and weighed on
+    validation: what one of them fits too closely no other has to make up for.
+    """
+
+    weights: Tensor
+    """Buffer (2, 1 + score): for new items, then for those that somebody took; the model's own weight first."""
+
+    def __init__(self, scores: Mapping[str, CollaborativeScore], content: Expectation) -> None:
+        super().__init__()
+        self.scores = nn.ModuleDict(scores)
+        self.content = content
+        self.register_buffer("weights", torch.ones(2, 1 + len(scores)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is blended, in the order of the weights."""
+        return (OWN, *self.scores)
+
+    @property
+    def learned(self) -> Tensor:
+        """What was learned of the items of the training log, (item, width); gone once they are embedded."""
+        return torch.cat([score.vectors for score in self._scores()], dim=1)
+
+    @property
+    def width(self) -> int:
+        """How many numbers an item is to all of them."""
+        return sum(score.width for score in self._scores())
+
+    @property
+    def dim(self) -> int:
+        """How many numbers either side of all scores has."""
+        taken = torch.ones(0, dtype=torch.bool, device=self.weights.device)
+        return self.items(self.weights.new_zeros(0, self.width), taken).shape[1]
+
+    def vectors(self, content: Tensor, present: Tensor, vectors: Tensor, taken: Tensor) -> Tensor:
+        """What each item is to the scores, (item, width): `vectors` where taken, else what its content says.
+
+        `content`: (item, part, rank) of the parts that the content map reads, `present`: bool (item, part); `taken`:
+        bool (item,).
+        """
+        expected = self.content.expand((content * present.unsqueeze(-1)).sum(dim=1))
+        return torch.where(taken.unsqueeze(1), vectors, expected)
+
+    def items(self, vectors: Tensor, taken: Tensor) -> Tensor:
+        """The items' side of all scores, weighed, (item, dim)."""
+        weights = self.weights[taken.long(), 1:]
+        sides = [score.items(part) for score, part in zip(self._scores(), self._split(vectors), strict=True)]
+        return torch.cat([side * weights[:, [index]] for index, side in enumerate(sides)], dim=1)
+
+    def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
+        """The people's side of all scores, (person, dim); arguments as of `CollaborativeScore.people`."""
+        parts = zip(self._scores(), self._split(vectors), strict=True)
+        return torch.cat([score.people(history, part, person) for score, part in parts], dim=1)
+
+    def own(self, taken: Tensor) -> Tensor:
+        """How much the model's own score counts for each item, (item,)."""
+        return self.weights[taken.long(), 0]
+
+    def forget(self) -> None:
+        """None; lets go of what was learned of the items, which from here on comes from where they are stored."""
+        for score in self._scores():
+            score.vectors = score.vectors[:0].clone()
+
+    def _scores(self) -> list[CollaborativeScore]:
+        return [cast(CollaborativeScore, score) for score in self.scores.values()]
+
+    def _split(self, vectors: Tensor) -> tuple[Tensor, ...]:
+        return vectors.split([score.width for score in self._scores()], dim=1)
