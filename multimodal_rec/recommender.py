@@ -305,7 +305,8 @@ class Recommender:
         behaviour = {item_id: data.behaviour.features[row] for row, item_id in enumerate(item_ids) if shown[row]}
         validate = None
         if valid is not None and len(valid.interactions):
-            validator = Validator(model, vocabulary, data, (part, valid), length=self.config.history_length)
+            length = self.config.history_length
+            validator = Validator(model, vocabulary, data, (part, valid), length=length, cache=cache)
             validate = validator.ndcg if validator.usable else None
         self.epochs = train(model, data, config=self.config, training=training, validate=validate)
         self._scorer = None

@@ -8,8 +8,10 @@ import torch
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.evaluation import evaluate_ranking
+from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People
+from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
@@ -30,6 +32,7 @@ class Validator:
         parts: tuple[Catalogue, Catalogue],
         *,
         length: int,
+        cache: FeatureCache,
     ) -> None:
         train, valid = parts
         self._model, self._vocabulary, self._data = model, vocabulary, data
@@ -38,7 +41,10 @@ class Validator:
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
         given = None if valid.part is None else valid.part.given
         self._known = train.interactions if given is None else pd.concat([train.interactions, given], ignore_index=True)
-        self._people = People(self._known, users, vocabulary=vocabulary, item_rows=rows, length=length)
+        profiles = ProfileReader(model.profile, cache)
+        self._people = People(
+            self._known, users, vocabulary=vocabulary, item_rows=rows, length=length, profiles=profiles
+        )
         log = valid.interactions.loc[valid.event_weights > 0]
         # What was taken before is not ranked again: it would be no question.
         known = pd.MultiIndex.from_frame(self._known.loc[:, ["user_id", "item_id"]])
