@@ -144,11 +144,8 @@ class People:
 
     def _fault(self, place: int, person: str | Person) -> str | None:
         if isinstance(person, str):
-            return (
-                None
-                if self.known(person)
-                else f"user '{person}' is unknown: no interaction, no attributes, no profile."
-            )
+            fault = f"user '{person}' is unknown: no interaction, no attributes, no profile."
+            return None if self.known(person) else fault
         unknown = [item_id for item_id in person.history if item_id not in self._item_rows]
         if unknown:
             return f"the history of person {place} holds '{unknown[0]}', which is not embedded."
