@@ -152,7 +152,7 @@ def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
 
         def score_people(scorer: Scorer, people: Sequence[str], _: np.ndarray) -> np.ndarray:
             history = scorer.people.histories(people, whole=True)
-            return (score.people(history, vectors, scorer.people.attributes(people)) @ items.T).numpy()
+            return (score.people(history, vectors, scorer.people.features(people)) @ items.T).numpy()
 
         return validator.ndcg_of(score_people, scorer)
 

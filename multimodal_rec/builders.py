@@ -21,6 +21,7 @@ from multimodal_rec.collaborative.settings import GraphConfig, SequenceConfig
 from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModelShape, RecommenderModel
+from multimodal_rec.profiles import ProfileTower
 from multimodal_rec.vocabulary import Vocabulary
 from towers import (
     MODALITY_OF_PREFIX,
@@ -84,16 +85,25 @@ def build_model(
                 load_weights=load_weights,
                 vectors=vocabulary.vectors.get(modality),
             )
+        profile = _profile_tower(config.profile, seed=seed, load_weights=load_weights)
         shape = ModelShape(
             embedding_dim=config.embedding_dim,
             attribute_width=max(1, vocabulary.attributes.width),
             behaviour_width=config.behaviour_rank + 1,
             context_width=max(1, vocabulary.context.width),
-            person_width=max(1, vocabulary.people.width),
+            person_width=max(1, vocabulary.people.width) + (0 if profile is None else profile.width),
             event_weights=vocabulary.event_weights,
             fusion=config.fusion,
         )
-        return RecommenderModel(towers, shape, dropout=config.dropout, temperature=config.temperature)
+        return RecommenderModel(towers, shape, profile=profile, dropout=config.dropout, temperature=config.temperature)
+
+
+def _profile_tower(config: TowerConfig | None, *, seed: int, load_weights: bool) -> ProfileTower | None:
+    if config is None:
+        return None
+    # A projection that is never asked, the smallest there is. The seed is its own, so that all other weights start as
+    # they would without profiles.
+    return ProfileTower(build_tower(config, modality="text", embedding_dim=1, seed=seed, load_weights=load_weights))
 
 
 def build_blend(

@@ -124,6 +124,8 @@ class RecommenderConfig:
     towers: Mapping[str, TowerConfig] = field(default_factory=dict)
     """Modality ('text', 'image', 'audio', 'video') → tower. Order does not matter."""
     _: KW_ONLY
+    profile: TowerConfig | None = None
+    """Which text backbone reads what people say of themselves, always as it is; None reads no profiles."""
     embedding_dim: int = 32
     """Dimension of each part of an item: an item embedding has one block of it a part."""
     fusion: FusionKind = "attention"
@@ -181,6 +183,7 @@ class RecommenderConfig:
                 )
         if self.collaborative and not self.behaviour:
             raise ConfigError("collaborative scores read the log, and behaviour=False says not to. Drop one of them.")
+        _check_profile(self.profile)
         if not self.towers and not self.attributes and not self.behaviour:
             raise ConfigError(
                 "no towers, no attributes and no behaviour: an item would have nothing to show. Keep one."
@@ -209,7 +212,10 @@ class RecommenderConfig:
         for name, settings in collaborative.items():
             _check_choice("collaborative score", name, tuple(SETTINGS))
             collaborative[name] = _construct(SETTINGS[name], settings)
-        return _construct(cls, {"towers": towers, "collaborative": collaborative, **values})
+        profile = values.pop("profile", None)
+        if isinstance(profile, Mapping):
+            profile = _construct(TowerConfig, profile)
+        return _construct(cls, {"towers": towers, "collaborative": collaborative, "profile": profile, **values})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +274,24 @@ def _construct(cls: type, values: Mapping[str, Any]) -> Any:
             hint = f" Did you mean '{near[0]}'?" if near else f" It has: {', '.join(names)}."
             raise ConfigError(f"{cls.__name__} has no setting '{key}'.{hint}")
     return cls(**values)
+
+
+def _check_profile(profile: object) -> None:
+    if profile is None:
+        return
+    if not isinstance(profile, TowerConfig):
+        raise ConfigError(f"profile is a {type(profile).__name__}. Expected a TowerConfig, or None.")
+    prefix = profile.backbone.partition(":")[0]
+    if prefix != "hf":
+        raise ConfigError(
+            f"profile has the backbone '{profile.backbone}', and '{prefix}:' reads no text. Expected a text encoder, "
+            "such as 'hf:bert-base-uncased'."
+        )
+    if profile.tuning != "frozen":
+        raise ConfigError(
+            f"profile has tuning='{profile.tuning}', and the backbone that reads profiles never learns. Expected "
+            "tuning='frozen'. Leave it out; what a profile says about taste is learned behind the backbone."
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fusion import FusionKind, build_fusion
 from multimodal_rec.collaborative.blend import Blend
+from multimodal_rec.profiles import ProfileTower
 from multimodal_rec.query import QueryEncoder, QueryInput
 from towers import Tower
 from towers.backbone import hash_state
@@ -93,7 +94,13 @@ class RecommenderModel(nn.Module):
     """
 
     def __init__(
-        self, towers: Mapping[str, Tower], shape: ModelShape, *, dropout: float = 0.0, temperature: float = 0.5
+        self,
+        towers: Mapping[str, Tower],
+        shape: ModelShape,
+        *,
+        profile: ProfileTower | None = None,
+        dropout: float = 0.0,
+        temperature: float = 0.5,
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -101,6 +108,7 @@ class RecommenderModel(nn.Module):
         self.parts = (*towers, "attributes", "behaviour")
         dim, num_parts = shape.embedding_dim, len(self.parts)
         self.towers = nn.ModuleDict(towers)
+        self.profile = profile
         self.aligners = nn.ModuleDict({name: nn.Linear(dim, dim) for name in towers})
         self.attributes = nn.Linear(shape.attribute_width, dim)
         self.behaviour = nn.Linear(shape.behaviour_width, dim)

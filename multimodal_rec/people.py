@@ -1,4 +1,4 @@
-"""People as callers name them → histories and attributes as the model reads them."""
+"""People as callers name them → their histories, attributes and profiles as the model reads them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import torch
 
 from multimodal_rec.errors import ConfigError, UnknownIdError
+from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.history import Histories, HistoryBatch
+from multimodal_rec.profiles import ProfileReader, is_said
 from multimodal_rec.vocabulary import Vocabulary, wide
 
 OnUnknown = Literal["raise", "skip", "cold"]
@@ -23,12 +26,14 @@ class Person:
     history: Sequence[str] = ()
     """Item ids, the latest last. Ids that are not embedded are an error unless `on_unknown` says otherwise."""
     _: KW_ONLY
+    profile: str | None = None
+    """What they say of themselves, for a model that reads profiles."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """User attribute → value, as in the catalogue's users table."""
 
 
 class People:
-    """Everybody known: their events as arrays over the items that can be scored, and their attributes."""
+    """Everybody known: their events as arrays over the items that can be scored, their attributes and profiles."""
 
     def __init__(
         self,
@@ -38,20 +43,24 @@ class People:
         vocabulary: Vocabulary,
         item_rows: Mapping[str, int],
         length: int,
+        profiles: ProfileReader | None = None,
     ) -> None:
-        """`log`: interactions; `users`: attributes by user_id, maybe none; `item_rows`: item id → row to index."""
+        """`log`: interactions; `users`: attributes and profiles by user_id, maybe none; `item_rows`: item id → row to
+        index; `profiles`: None where the model reads none.
+        """
         self._rows = {user_id: row for row, user_id in enumerate(dict.fromkeys(log["user_id"]))}
         self._events, _ = vocabulary.encode_events(log, self._rows, item_rows)
         self._histories = Histories(self._events, length=length, ordered="timestamp" in log or "position" in log)
         self._item_rows = item_rows
         self._users = users.set_index("user_id") if "user_id" in users else pd.DataFrame()
-        self._encoder = vocabulary.people
+        self._vocabulary = vocabulary
+        self._profiles = ProfileReader(None, FeatureCache()) if profiles is None else profiles
         self._length = length
 
     def known(self, person: str | Person) -> bool:
-        """Whether anything is known of a person: a history or an attribute."""
+        """Whether anything is known of a person: a history, an attribute or a profile."""
         if isinstance(person, Person):
-            return bool(person.history) or bool(person.attributes)
+            return bool(person.history) or bool(person.attributes) or is_said(person.profile)
         return person in self._rows or person in self._users.index
 
     def seen(self, person: str | Person) -> set[int]:
@@ -85,15 +94,16 @@ class People:
             batch.present[place, :count] = True
         return batch
 
-    def attributes(self, people: Sequence[str | Person]) -> torch.Tensor:
-        """Encoded attributes (person, width), 0 where unknown."""
+    def features(self, people: Sequence[str | Person]) -> torch.Tensor:
+        """What is known of the people but for what they did, (person, person width), 0 where unknown."""
         records = [self._record(person) for person in people]
-        return torch.from_numpy(wide(self._encoder.transform(pd.DataFrame(records, index=range(len(records))))))
+        return person_features(pd.DataFrame(records, index=range(len(records))), self._vocabulary, self._profiles)
 
     def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
         """Which people are to be answered. Raises `UnknownIdError` for the others under `on_unknown="raise"`.
 
-        Raises `ConfigError` where `people` is no list of ids and `Person`s, or a `Person` has an undeclared attribute.
+        Raises `ConfigError` where `people` is no list of ids and `Person`s, or a `Person` has an undeclared attribute
+        or a profile that this model does not read.
         """
         self._check(people)
         if on_unknown == "cold":
@@ -102,8 +112,8 @@ class People:
         for fault in faults:
             if fault is not None and on_unknown == "raise":
                 raise UnknownIdError(
-                    f"{fault} Expected somebody with a history or attributes. Pass on_unknown='cold' to rank by "
-                    "popularity and context alone, or 'skip' for an empty row."
+                    f"{fault} Expected somebody with a history, attributes or a profile. Pass on_unknown='cold' to "
+                    "rank by popularity and context alone, or 'skip' for an empty row."
                 )
         return [fault is None for fault in faults]
 
@@ -115,27 +125,51 @@ class People:
                 raise ConfigError(
                     f"people[{place}] is {person!r}, a {type(person).__name__}. Expected a user id as str, or a Person."
                 )
-            unknown = [name for name in getattr(person, "attributes", {}) if name not in self._encoder.spec]
-            if unknown:
-                raise ConfigError(
-                    f"people[{place}] has the attribute '{unknown[0]}', which was never declared. Expected one of "
-                    f"{', '.join(self._encoder.spec) or 'none'}: declare it under [user_attributes] and fit again."
-                )
+            if isinstance(person, Person):
+                self._check_person(place, person)
+
+    def _check_person(self, place: int, person: Person) -> None:
+        declared = self._vocabulary.people.spec
+        unknown = [name for name in person.attributes if name not in declared]
+        if unknown:
+            raise ConfigError(
+                f"people[{place}] has the attribute '{unknown[0]}', which was never declared. Expected one of "
+                f"{', '.join(declared) or 'none'}: declare it under [user_attributes] and fit again."
+            )
+        if person.profile is not None and not isinstance(person.profile, str):
+            raise ConfigError(f"people[{place}] has the profile {person.profile!r}. Expected text, or None.")
+        if is_said(person.profile) and not self._profiles.reads:
+            raise ConfigError(
+                f"people[{place}] has a profile, and this model reads none. Expected a history or attributes. Declare "
+                "the column under [profile], set RecommenderConfig(profile=...) and fit again, or leave it out."
+            )
 
     def _fault(self, place: int, person: str | Person) -> str | None:
         if isinstance(person, str):
-            return None if self.known(person) else f"user '{person}' is unknown: no interaction, no attributes."
+            fault = f"user '{person}' is unknown: no interaction, no attributes, no profile."
+            return None if self.known(person) else fault
         unknown = [item_id for item_id in person.history if item_id not in self._item_rows]
         if unknown:
             return f"the history of person {place} holds '{unknown[0]}', which is not embedded."
-        return None if self.known(person) else f"person {place} has no history and no attributes."
+        return None if self.known(person) else f"person {place} has no history, no attributes and no profile."
 
     def _record(self, person: str | Person) -> dict[str, object]:
         if isinstance(person, Person):
-            return dict(person.attributes)
+            said = {} if self._vocabulary.profile is None else {self._vocabulary.profile: person.profile}
+            return {**said, **person.attributes}
         if person in self._users.index:
             return {str(name): value for name, value in self._users.loc[person].items()}
         return {}
+
+
+def person_features(users: pd.DataFrame, vocabulary: Vocabulary, profiles: ProfileReader) -> torch.Tensor:
+    """All that a model reads of people but for what they did, (person, person width): attributes, then the profile.
+
+    `users`: a row a person, the columns as in the users table; those that it lacks count as missing, and what is
+    missing is 0.
+    """
+    blocks = [wide(vocabulary.people.transform(users)), profiles.read(vocabulary.profiles(users))]
+    return torch.from_numpy(np.concatenate(blocks, axis=1))
 
 
 def _widened(tensor: torch.Tensor, width: int) -> torch.Tensor:

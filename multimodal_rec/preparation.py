@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import torch
@@ -17,8 +15,10 @@ from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures, PreparedMemory
 from multimodal_rec.history import Histories
 from multimodal_rec.model import ItemFeatures, RecommenderModel
+from multimodal_rec.people import person_features
+from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.steps import TrainingData
-from multimodal_rec.vocabulary import Vocabulary, wide
+from multimodal_rec.vocabulary import Vocabulary
 
 
 def training_data(
@@ -91,11 +91,16 @@ def training_data(
         events=events,
         weights=weights,
         histories=Histories(events, length=config.history_length, ordered="timestamp" in log or "position" in log),
-        people=_people_features(vocabulary, part, user_ids),
+        people=_people_features(vocabulary, part, user_ids, ProfileReader(model.profile, cache)),
         trained=tuple(name for name, tower in towers.items() if not tower.keeps_backbone),
     )
 
 
-def _people_features(vocabulary: Vocabulary, part: Catalogue, user_ids: Sequence[str]) -> torch.Tensor:
+def _people_features(
+    vocabulary: Vocabulary, part: Catalogue, user_ids: list[str], profiles: ProfileReader
+) -> torch.Tensor:
     users = pd.DataFrame(index=pd.Index([], name="user_id")) if part.users is None else part.users.set_index("user_id")
-    return torch.from_numpy(wide(vocabulary.people.transform(users.reindex(list(user_ids)).reset_index(drop=True))))
+    own = users.reindex(user_ids).reset_index(drop=True)
+    # Those who did nothing yet are read besides: validation may ask about them.
+    profiles.prepare(vocabulary.profiles(own), vocabulary.profiles(users))
+    return person_features(own, vocabulary, profiles)

@@ -1,4 +1,4 @@
-"""From a person's history, attributes and context to one query: what this person wants, part by part, here and now."""
+"""A person's history, attributes, profile and context → one query: what they want, part by part, here and now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class QueryInput(NamedTuple):
 
     history: HistoryBatch
     person: Tensor
-    """(query, person width): encoded attributes of the person, 0 where unknown."""
+    """(query, person width): the person's attributes and profile, 0 where unknown."""
     context: Tensor
     """(query, context width): encoded context, 0 where unknown."""
 
@@ -31,8 +31,8 @@ class QueryEncoder(nn.Module):
     over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
     that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
     that is unknown leaves the gate at its bias. μ is the mean item, so that taste is what sets a person apart. The
-    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes, how
-    far the history is of likes or dislikes, and how long it is.
+    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes and
+    profile, how far the history is of likes or dislikes, and how long it is.
     """
 
     centre: Tensor

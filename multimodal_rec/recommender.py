@@ -10,27 +10,24 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from multimodal_rec.blending import Choice, blend_in
-from multimodal_rec.builders import build_model
+from multimodal_rec.blending import Choice
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbedReport, check_failures
-from multimodal_rec.errors import CatalogueError, ItemError, NotFittedError, UnknownIdError
+from multimodal_rec.errors import ItemError, NotFittedError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, evaluate_ranking
 from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_role, check_written
 from multimodal_rec.evaluation.protocol import Protocol, check_protocol
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.preparation import training_data
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
-from multimodal_rec.training import Epoch, progress_bar, train
-from multimodal_rec.validation import Validator
-from multimodal_rec.vocabulary import Vocabulary
+from multimodal_rec.training import Epoch
 from towers import Tower
 
 
@@ -79,7 +76,7 @@ class Recommender:
         interactions with the other, or was written too late (`leaks`).
         """
         training = TrainingConfig() if training is None else training
-        self._check(train_part)
+        check_catalogue(train_part, self.config)
         check_role(train_part, "train")
         check_written(train_part, train_part.interactions)
         if valid is not None:
@@ -304,48 +301,16 @@ class Recommender:
         cache: FeatureCache,
         choice: Choice | None = None,
     ) -> None:
-        vocabulary = Vocabulary.fit(part, self.config)
-        model = build_model(self.config, vocabulary, seed=training.seed)
-        data = training_data(part, vocabulary, model, config=self.config, training=training, cache=cache)
-
-        def validator(*, late: bool) -> Validator | None:
-            if valid is None or valid.interactions.empty:
-                return None
-            length = self.config.history_length
-            made = Validator(model, vocabulary, data, (part, valid), length=length, cache=cache, late=late)
-            return made if made.usable else None
-
-        judge = validator(late=False)
-        validate = None if judge is None else judge.ndcg
-        self.epochs = train(model, data, config=self.config, training=training, validate=validate)
-        if self.config.collaborative:
-            settings = {name: replace(each, seed=training.seed) for name, each in self.config.collaborative.items()}
-            with progress_bar(training) as bar:
-                judge = validator(late=True)
-                self._choice = blend_in(
-                    model,
-                    data,
-                    settings,
-                    attributes=vocabulary.attributes,
-                    validator=judge,
-                    choice=choice,
-                    bar=bar,
-                )
-        self._scorer = None
-        features = data.behaviour.features
-        if model.blend is not None:
-            features = np.concatenate([features, model.blend.learned.cpu().numpy()], axis=1)
-            model.blend.forget()
-        shown = data.items.behaviour_present.tolist()
-        behaviour = {item_id: features[row] for row, item_id in enumerate(part.item_ids) if shown[row]}
-        layout = store_layout(model)
+        fitted = fit_model(self.config, part, valid, training=training, cache=cache, choice=choice)
+        self.epochs, self._choice, self._scorer = fitted.epochs, fitted.choice, None
+        layout = store_layout(fitted.model)
         store = ItemStore.open(self._store_uri, layout) if self._trained is None else self._trained.store
         self._trained = Trained(
             self.config,
-            model,
-            vocabulary,
+            fitted.model,
+            fitted.vocabulary,
             part.schema,
-            behaviour=behaviour,
+            behaviour=fitted.behaviour,
             store=store,
             cache=cache,
             num_workers=training.num_workers,
@@ -353,32 +318,13 @@ class Recommender:
         self._note_fitted(part.interactions)
         if part.users is not None:
             store.write_users(part.users)
-        job = replace(self._trained.job, prepared=data.content.prepared)
+        job = replace(self._trained.job, prepared=fitted.prepared)
         check_failures(job.run(part.items, store))
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
         trained = self._fitted()
         trained.store.append_interactions(log)
         self._trained = replace(trained, num_fitted=trained.store.num_interactions)
-
-    def _check(self, part: Catalogue) -> None:
-        missing = [modality for modality in self.config.towers if modality not in part.schema.modalities]
-        if missing:
-            raise CatalogueError(
-                f"the configuration has a tower for '{missing[0]}', and the catalogue declares no such column. It has "
-                f"{', '.join(part.schema.modalities)}. Drop the tower, or name the column under [columns]."
-            )
-        log = part.interactions
-        if "sequence" in self.config.collaborative and "timestamp" not in log and "position" not in log:
-            raise CatalogueError(
-                "the configuration blends in a sequence score, and interactions have no order. Expected a column "
-                "'timestamp' or 'position'. Add it, or take 'graph' in place of 'sequence'."
-            )
-        if self.config.rating_weight > 0 and ("value" not in log or bool(log["value"].isna().all())):
-            raise CatalogueError(
-                f"rating_weight is {self.config.rating_weight}, and no interaction has a value to predict. Expected a "
-                "column 'value' with ratings or watched shares. Add it, or leave rating_weight at 0."
-            )
 
     def _fitted(self) -> Trained:
         if self._trained is None:

@@ -16,6 +16,7 @@ from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People, Person
+from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.query import QueryInput
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
@@ -52,7 +53,9 @@ class Scorer:
         """
         table = store.read_items(model=job.fingerprint)
         rows = {item_id: row for row, item_id in enumerate(table.ids)}
-        people = People(log, store.read_users(), vocabulary=job.vocabulary, item_rows=rows, length=length)
+        profiles = ProfileReader(job.model.profile, job.cache)
+        users = store.read_users()
+        people = People(log, users, vocabulary=job.vocabulary, item_rows=rows, length=length, profiles=profiles)
         return cls(job.model, table, people)
 
     @torch.inference_mode()
@@ -144,7 +147,7 @@ class Scorer:
         if "context" in without:
             history = history._replace(context=torch.zeros_like(history.context))
             context = torch.zeros_like(context)
-        return QueryInput(history, self.people.attributes(people).to(device), context)
+        return QueryInput(history, self.people.features(people).to(device), context)
 
     def _sides(
         self, blend: Blend, people: Sequence[str | Person], person: Tensor, vectors: Tensor, without: Collection[str]

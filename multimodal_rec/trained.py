@@ -70,6 +70,8 @@ class Trained:
         (folder / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for name in self.model.towers:
             self.model.tower(name).wake_backbone()
+        if self.model.profile is not None:
+            self.model.profile.tower.wake_backbone()
         weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
         width = self.model.shape.behaviour_width + self.model.vector_width
         features = np.array(list(self.behaviour.values()), dtype=np.float32).reshape(-1, width)

@@ -15,6 +15,7 @@ from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures, PreparedMemory
 from multimodal_rec.model import ItemFeatures, ModalityFeatures, RecommenderModel, ScoredItems
 from multimodal_rec.people import People
+from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
@@ -55,7 +56,10 @@ class Validator:
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
         given = None if valid.part is None else valid.part.given
         self._known = train.interactions if given is None else pd.concat([train.interactions, given], ignore_index=True)
-        self._people = People(self._known, users, vocabulary=vocabulary, item_rows=rows, length=length)
+        profiles = ProfileReader(model.profile, cache)
+        self._people = People(
+            self._known, users, vocabulary=vocabulary, item_rows=rows, length=length, profiles=profiles
+        )
         log = valid.interactions.loc[valid.event_weights > 0]
         # What was taken before is not ranked again: it would be no question.
         before = pd.MultiIndex.from_frame(self._known.loc[:, ["user_id", "item_id"]])

@@ -12,6 +12,7 @@ import pandas as pd
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig
 from multimodal_rec.context import Context, ContextReader
+from multimodal_rec.errors import ConfigError
 from multimodal_rec.fields import FieldEncoder, column_of, number_values
 from multimodal_rec.history import Events
 from multimodal_rec.splits import interaction_order
@@ -34,14 +35,23 @@ class Vocabulary:
     value_std: float
     vectors: Mapping[str, VectorStatistics] = field(default_factory=dict)
     """Modality → what standardises its vectors, for towers that read vectors."""
+    profile: str | None = None
+    """The user column with what people say of themselves; None where the model reads no profiles."""
 
     @classmethod
     def fit(cls, catalogue: Catalogue, config: RecommenderConfig, *, max_categories: int = 512) -> Vocabulary:
         """The vocabulary of a training catalogue. `max_categories` bounds each attribute or context column.
 
-        Raises `CatalogueError` where a tower reads columns of vectors that this catalogue does not have.
+        Raises `CatalogueError` where a tower reads columns of vectors that this catalogue does not have, `ConfigError`
+        where profiles are to be read and it declares none.
         """
         schema, log = catalogue.schema, catalogue.interactions
+        if config.profile is not None and schema.profile is None:
+            raise ConfigError(
+                f"the configuration has a profile tower ('{config.profile.backbone}'), and catalogue '{schema.name}' "
+                'declares no profile. Expected a user column of text. Name it in catalogue.toml (text = "COLUMN" '
+                "under [profile]), or leave RecommenderConfig.profile at None."
+            )
         context = FieldEncoder.fit(log, schema.context if config.context else {}, max_categories=max_categories)
         users = pd.DataFrame() if catalogue.users is None else catalogue.users
         kinds = sorted({str(kind) for kind in log["event"].dropna()}) if "event" in log else []
@@ -58,6 +68,7 @@ class Vocabulary:
             value_mean=float(values.mean()) if len(values) else 0.0,
             value_std=max(float(values.std()), 1e-6) if len(values) else 1.0,
             vectors=fit_vectors(catalogue.items, vector_columns(config, schema)),
+            profile=schema.profile if config.profile is not None else None,
         )
 
     @property
@@ -69,6 +80,10 @@ class Vocabulary:
         """Float32 (item, width ≥ 1), and bool (item,): whether any attribute is known."""
         features = self.attributes.transform(items)
         return wide(features), (features != 0).any(axis=1)
+
+    def profiles(self, users: pd.DataFrame) -> list[object]:
+        """What each person says of themselves; None for all where the model reads no profiles."""
+        return [None] * len(users) if self.profile is None else column_of(users, self.profile).tolist()
 
     def contexts(self, context: Context, *, num_rows: int) -> np.ndarray:
         """Float32 (num_rows, width ≥ 1). Raises `ContextError` for what was never declared."""
@@ -113,6 +128,7 @@ class Vocabulary:
             "value_mean": self.value_mean,
             "value_std": self.value_std,
             "vectors": {name: statistics.to_dict() for name, statistics in self.vectors.items()},
+            "profile": self.profile,
         }
 
     @classmethod
@@ -128,6 +144,7 @@ class Vocabulary:
             value_std=float(values["value_std"]),
             # Models that were saved before there were vectors have none.
             vectors={name: VectorStatistics.from_dict(each) for name, each in values.get("vectors", {}).items()},
+            profile=values.get("profile"),
         )
 
 

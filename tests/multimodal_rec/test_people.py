@@ -62,9 +62,9 @@ def test_seen_holds_all_that_was_taken_whatever_the_window(people: People) -> No
 
 
 def test_attributes_come_from_the_table_or_the_caller(people: People) -> None:
-    young, old = people.attributes(["u"]), people.attributes(["quiet"])
+    young, old = people.features(["u"]), people.features(["quiet"])
     assert float(young) < 0 < float(old)
-    given = people.attributes([Person(attributes={"age": 40}), "v", Person(["a"]), "u"])
+    given = people.features([Person(attributes={"age": 40}), "v", Person(["a"]), "u"])
     assert given.tolist() == [[float(old)], [0], [0], [float(young)]]
 
 
@@ -79,7 +79,7 @@ def test_known_are_those_with_a_history_or_attributes(people: People) -> None:
 def test_strangers_are_refused_by_name_or_place(people: People) -> None:
     with pytest.raises(UnknownIdError, match=r"user 'nobody' is unknown: no interaction.*on_unknown='cold'.*'skip'"):
         people.answered(["u", "nobody"], "raise")
-    with pytest.raises(UnknownIdError, match="person 1 has no history and no attributes"):
+    with pytest.raises(UnknownIdError, match="person 1 has no history, no attributes and no profile"):
         people.answered(["u", Person()], "raise")
     with pytest.raises(UnknownIdError, match="history of person 0 holds 'elsewhere', which is not embedded"):
         people.answered([Person(["a", "elsewhere"])], "raise")
@@ -93,7 +93,7 @@ def test_unknown_items_of_a_history_are_passed_over_when_cold(people: People) ->
 
 def test_nobody_asked_nobody_answered(people: People) -> None:
     assert people.histories([]).present.shape[0] == 0
-    assert people.attributes([]).shape[0] == 0
+    assert people.features([]).shape[0] == 0
     assert people.answered([], "raise") == []
 
 

@@ -158,7 +158,9 @@ class TestRecommend:
         np.testing.assert_allclose(stored, own.score([Person(["i2", "i4", "i6"])], IDS), atol=1e-5)
 
     def test_a_person_without_history_is_the_callers_choice(self, fitted: Recommender) -> None:
-        with pytest.raises(UnknownIdError, match=r"person 1 has no history and no attributes.*on_unknown='cold'"):
+        with pytest.raises(
+            UnknownIdError, match=r"person 1 has no history, no attributes and no profile.*on_unknown='cold'"
+        ):
             fitted.recommend(["u0", Person()])
         skipped = fitted.recommend(["u0", Person(), "nobody"], k=3, on_unknown="skip")
         assert skipped.ids[1:] == [[None] * 3] * 2
