@@ -27,7 +27,7 @@ from multimodal_rec.collaborative.settings import (
 )
 from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.fields import FieldEncoder
-from multimodal_rec.model import ItemFeatures, RecommenderModel, pooled
+from multimodal_rec.model import ItemFeatures, RecommenderModel
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.validation import Validator
@@ -98,19 +98,18 @@ def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetail
         num_items=len(data.behaviour.present),
         ordered=data.histories.ordered,
         people=data.people.numpy(),
-        content=content_of(data.items, list(model.towers), details),
+        content=content_of(data.items, model, details),
     )
 
 
-def content_of(items: ItemFeatures, modalities: Sequence[str], details: AttributeDetails) -> dict[str, ContentBlock]:
-    """Each modality's features, the mean over windows, the attributes and their details."""
-    blocks = {
-        name: ContentBlock(pooled(items.modalities[name]).numpy(), items.modalities[name].present.any(dim=1).numpy())
-        for name in modalities
-    }
+def content_of(items: ItemFeatures, model: RecommenderModel, details: AttributeDetails) -> dict[str, ContentBlock]:
+    """Each modality's features as the content map reads them, the attributes and their details."""
+    blocks: dict[str, ContentBlock] = {}
+    for name, found in items.modalities.items():
+        blocks[name] = ContentBlock(model.content_features(name, found).numpy(), found.present.any(dim=1).numpy())
     blocks["attributes"] = ContentBlock(items.attributes.numpy(), items.attributes_present.numpy())
-    found = details(items.attributes).numpy()
-    blocks[DETAILS] = ContentBlock(found, found.any(axis=1))
+    of_attributes = details(items.attributes).numpy()
+    blocks[DETAILS] = ContentBlock(of_attributes, of_attributes.any(axis=1))
     return blocks
 
 

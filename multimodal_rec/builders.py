@@ -94,6 +94,7 @@ def build_model(
             person_width=max(1, vocabulary.people.width) + (0 if profile is None else profile.width),
             event_weights=vocabulary.event_weights,
             fusion=config.fusion,
+            texts_apart="text" in config.towers and config.towers["text"].columns_apart,
         )
         return RecommenderModel(towers, shape, profile=profile, dropout=config.dropout, temperature=config.temperature)
 

@@ -47,6 +47,9 @@ class TowerConfig:
     learns which tokens matter."""
     prefix: str | None = None
     """Put before every text, such as 'passage: '; None takes what the folder declares, '' none."""
+    columns_apart: bool = False
+    """Each text column is one window of its own, an empty one included, in place of all joined to one text: what a
+    title says is then told apart from what a plot says. A column is cut after `max_tokens`."""
     frames: Literal["even", "scenes"] = "even"
     """Which frames of a video are read: evenly spread ones, or the first of each scene."""
     image_size_px: int | None = None
@@ -100,6 +103,11 @@ class TowerConfig:
             raise ConfigError(
                 f"pooling='attention' learns over tokens, and with {self._tuned} only pooled rows are kept. "
                 "Take 'mean' or 'cls', or another tuning."
+            )
+        if self.columns_apart and not self.backbone.startswith("hf:"):
+            raise ConfigError(
+                f"columns_apart=True with '{self.backbone}', which reads no text. Expected a backbone that starts with "
+                "'hf:'. Leave it out."
             )
         if not self.pretrained and self.tuning == "adapter":
             raise ConfigError(

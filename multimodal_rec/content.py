@@ -18,7 +18,7 @@ from multimodal_rec.schema import Schema
 from multimodal_rec.vectors import vector_of
 from towers import Frames, Sound
 
-Content = str | list[Image.Image] | Sound | Frames | list[np.ndarray | None]
+Content = str | list[str] | list[Image.Image] | Sound | Frames | list[np.ndarray | None]
 
 MAX_SOUND_SECONDS = 600.0
 """At most this much of a sound is decoded; an hour in stereo would take more than a gigabyte."""
@@ -30,8 +30,8 @@ class ItemContent:
     `items` as a `Catalogue` holds them: media columns are lists of absolute paths. `vectors`: modality → columns of
     vectors to read in place of its media; a modality that has nothing else reads all that it has. `max_windows`:
     modality → at most this many frames are decoded of a video (pictures and sound are cut down by their towers); 4
-    where it is silent. `frames`: which of a video's, `even` or `scenes`, as `media.read_frames` takes them. Raises
-    `ValueError` for others.
+    where it is silent. `frames`: which of a video's, `even` or `scenes`, as `media.read_frames` takes them.
+    `texts_apart`: text is a list of one text a column, not all in one. Raises `ValueError` for other frames.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class ItemContent:
         max_windows: Mapping[str, int] | None = None,
         frames: str = "even",
         vectors: Mapping[str, Sequence[str]] | None = None,
+        texts_apart: bool = False,
     ) -> None:
         if frames not in FRAME_CHOICES:
             raise ValueError(f"frames '{frames}' are unknown. Expected one of {', '.join(map(repr, FRAME_CHOICES))}.")
@@ -59,6 +60,7 @@ class ItemContent:
         self._num_items = len(items)
         self._num_frames = dict(max_windows or {}).get("video", 4)
         self._frames = frames
+        self._texts_apart = texts_apart
         self._file_hashes: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -68,15 +70,16 @@ class ItemContent:
     def load(self, row: int, modality: str) -> Content | None:
         """What the modality's tower reads of the item in `row`, None where the item has nothing of it.
 
-        Text: the non-empty text columns, joined by ". ". Image: all pictures. Audio: the first sound, else the
-        video's soundtrack. Video: the first video's frames. Vectors: a list with one or None a column. Raises
-        `MediaError` for a file that cannot be read.
+        Text: the non-empty text columns, joined by ". "; apart, every column, "" where it is empty. Image: all
+        pictures. Audio: the first sound, else the video's soundtrack. Video: the first video's frames. Vectors: a
+        list with one or None a column. Raises `MediaError` for a file that cannot be read.
         """
         if modality in self._vectors:
             cells = self.vectors(row, modality)
             return None if all(cell is None for cell in cells) else cells
         if modality == "text":
-            return ". ".join(self._texts(row)) or None
+            texts = self._texts(row)
+            return (texts if self._texts_apart else ". ".join(texts)) if any(texts) else None
         return self._load_media(row, modality)
 
     def content_hash(self, row: int, modality: str) -> str | None:
@@ -93,7 +96,7 @@ class ItemContent:
             return _digest("vectors", *(b"" if cell is None else cell.tobytes() for cell in cells))
         if modality == "text":
             texts = self._texts(row)
-            return _digest("text", *texts) if texts else None
+            return _digest("texts" if self._texts_apart else "text", *texts) if any(texts) else None
         paths = self._paths(row, modality)
         if modality == "audio" and not paths:
             films = self._paths(row, "video")
@@ -132,7 +135,7 @@ class ItemContent:
         if modality in self._vectors:
             return any(cell is not None for cell in self.vectors(row, modality))
         if modality == "text":
-            return bool(self._texts(row))
+            return any(self._texts(row))
         if self._paths(row, modality):
             return True
         films = self._paths(row, "video") if modality == "audio" else []
@@ -145,7 +148,8 @@ class ItemContent:
 
     def _texts(self, row: int) -> list[str]:
         cells = [column[row] for column in self._columns["text"]]
-        return [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+        texts = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
+        return texts if self._texts_apart else [text for text in texts if text]
 
     def _paths(self, row: int, modality: str) -> list[str]:
         cells: list[Any] = [column[row] for column in self._columns[modality]]

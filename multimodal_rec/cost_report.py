@@ -122,7 +122,10 @@ def cost_report(folder: Path | None, run: RunFile, *, batch_size: int = 8, progr
         windows = {name: tower.max_windows for name, tower in config.towers.items()}
         vectors = vector_columns(config, catalogue.schema)
         frames = config.towers["video"].frames if "video" in config.towers else "even"
-        content = ItemContent(catalogue.items, catalogue.schema, max_windows=windows, frames=frames, vectors=vectors)
+        apart = "text" in config.towers and config.towers["text"].columns_apart
+        content = ItemContent(
+            catalogue.items, catalogue.schema, max_windows=windows, frames=frames, vectors=vectors, texts_apart=apart
+        )
         num_items = {name: int(content.present(name).sum()) for name in config.towers}
     costs = tower_costs(
         config,

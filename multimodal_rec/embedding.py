@@ -70,6 +70,7 @@ class EmbeddingJob:
                 max_windows=self.model.max_windows,
                 frames=self.model.frames,
                 vectors=self.model.vectors,
+                texts_apart=self.model.shape.texts_apart,
             )
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)

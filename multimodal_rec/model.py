@@ -74,6 +74,8 @@ class ModelShape:
     event_weights: tuple[float, ...]
     """First guess of how much each kind of event speaks for a person; index 0 is for none or unknown."""
     fusion: FusionKind = "attention"
+    texts_apart: bool = False
+    """Whether each window of text is a column of the catalogue, the same one for every item."""
 
 
 class Scores(NamedTuple):
@@ -185,10 +187,19 @@ class RecommenderModel(nn.Module):
         """How many numbers an item is to the collaborative scores: 0 without a blend."""
         return 0 if self.blend is None else self.blend.width
 
+    def content_features(self, modality: str, features: ModalityFeatures) -> Tensor:
+        """What the content map reads of a modality, (item, width), 0 where absent: the mean of an item's windows, or
+        each of them where they are columns of text."""
+        windows, present = features
+        weights = present.to(windows.dtype).unsqueeze(-1)
+        if modality == "text" and self.shape.texts_apart:
+            return (windows * weights).flatten(start_dim=1)
+        return (windows * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
     def modality_numbers(self, modality: str, features: ModalityFeatures) -> tuple[Tensor, Tensor]:
         """What is stored of one modality: its token and what it lets expect of the vectors; which items have it."""
         token, here = self.modality_token(modality, features)
-        return self._with_expected(token, modality, pooled(features)), here
+        return self._with_expected(token, modality, self.content_features(modality, features)), here
 
     def attribute_numbers(self, attributes: Tensor) -> Tensor:
         """What is stored of attributes, (item, dim + content rank), from (item, attribute width)."""
@@ -213,7 +224,8 @@ class RecommenderModel(nn.Module):
         content = tokens.new_zeros(*present.shape, 0 if self.blend is None else self.blend.content.rank)
         if self.blend is not None:
             for part, name in enumerate(self.towers):
-                content[:, part] = self.blend.content.part(name, pooled(features.modalities[name]))
+                read = self.content_features(name, features.modalities[name])
+                content[:, part] = self.blend.content.part(name, read)
             content[:, -2] = self.blend.content.part("attributes", features.attributes)
         vectors = self.item_vectors(content[:, :-1], present, learned)
         return ScoredItems(tokens, present, content, learned, self.embeddings(tokens, present, vectors))
@@ -281,10 +293,3 @@ class RecommenderModel(nn.Module):
     def aligned(self, tokens: Tensor) -> list[Tensor]:
         """Each modality's token in the space that modalities share, a list of (item, dim)."""
         return [head(tokens[:, index]) for index, head in enumerate(self.aligners.values())]
-
-
-def pooled(features: ModalityFeatures) -> Tensor:
-    """The mean of each item's windows, (item, feature dim); 0 where it has none."""
-    weights = features.present.to(features.windows.dtype)
-    total = (features.windows * weights.unsqueeze(-1)).sum(dim=1)
-    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)

@@ -34,7 +34,14 @@ def training_data(
     towers = {name: model.tower(name) for name in model.towers}
     content = ContentFeatures(
         towers,
-        ItemContent(part.items, part.schema, max_windows=model.max_windows, frames=model.frames, vectors=model.vectors),
+        ItemContent(
+            part.items,
+            part.schema,
+            max_windows=model.max_windows,
+            frames=model.frames,
+            vectors=model.vectors,
+            texts_apart=model.shape.texts_apart,
+        ),
         cache=cache,
         num_workers=training.num_workers,
         prepared=PreparedMemory(),

@@ -141,7 +141,12 @@ class LateItems:
         towers = {name: model.tower(name) for name in model.towers}
         items = valid.items.loc[valid.items["item_id"].isin(ids)]
         content = ItemContent(
-            items, valid.schema, max_windows=model.max_windows, frames=model.frames, vectors=model.vectors
+            items,
+            valid.schema,
+            max_windows=model.max_windows,
+            frames=model.frames,
+            vectors=model.vectors,
+            texts_apart=model.shape.texts_apart,
         )
         self._content = ContentFeatures(towers, content, cache=cache, prepared=PreparedMemory())
         attributes, known = vocabulary.item_attributes(items)

@@ -88,12 +88,18 @@ class HuggingFaceText(Backbone):
         self.unused: tuple[str, ...] = _unreached(self, self.prepare("a few words", 1))
 
     def prepare(self, value: Any, max_windows: int) -> dict[str, Tensor]:
-        """Token ids and mask of one text, each int64 (window, token).
+        """Token ids and mask of one item's text or texts, each int64 (window, token).
 
+        Each of several texts is one window, and is cut at its end.
         A text of at most `max_tokens` is one window. A longer one becomes up to `max_windows`, whose token counts
         differ by one at most, each with the prefix and the special tokens; what is longer still is cut. Surrogates
-        that stand alone, which UTF-8 cannot hold, become U+FFFD. Raises `TypeError` for anything but a `str`.
+        that stand alone, which UTF-8 cannot hold, become U+FFFD. Raises `TypeError` for anything but a `str` or a list
+        of them, `ValueError` for an empty list.
         """
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise ValueError("an item's list of texts is empty. Expected at least one; leave such items out.")
+            return self.collate([self.prepare(text, 1) for text in value])
         if not isinstance(value, str):
             raise TypeError(f"expected a str as text; got {type(value).__name__}. Leave absent texts out of the batch.")
         text = value[: self.max_tokens * max_windows * _CHARACTERS_A_TOKEN]

@@ -26,13 +26,14 @@ SCHEMA = Schema(
     "movielens-100k",
     kind="video",
     licence="MovieLens research terms, no redistribution; posters belong to their studios",
-    text=("title", "plot"),
+    text=("title", "credits", "plot"),
     image=("poster",),
     attributes={
         "genres": "tags",
         "director": "category",
         "actors": "tags",
         "year": "number",
+        "runtime": "number",
         "language": "tags",
         "country": "tags",
         "rated": "category",
@@ -75,16 +76,20 @@ def prepare(source: Path, out: Path) -> Catalogue:
 def item_of(film: dict[str, Any]) -> dict[str, object]:
     """One row of the items from one line of `items.jsonl`; the source's "" and "N/A" become None."""
     film = {key: None if value in ("", "N/A") else value for key, value in film.items()}
+    names = {"": ", ".join(film["genres"]), "directed by ": film["director"], "starring ": film["actors"]}
+    minutes = re.match(r"\d+", film["runtime"] or "")
     year = re.search(r"\((\d{4})\)", film["title"]) or re.search(r"(\d{4})$", film["release_date"] or "")
     return {
         "item_id": str(film["movie_id"]),
         "title": film["title"],
+        "credits": ", ".join(f"{role}{people}" for role, people in names.items() if people) or None,
         "plot": film["plot"],
         "poster": f"posters/{film['movie_id']}.jpg" if film["poster"] else None,
         "genres": film["genres"],
         "director": film["director"],
         "actors": words(film["actors"]),
         "year": None if year is None else int(year[1]),
+        "runtime": None if minutes is None else int(minutes[0]),
         "language": words(film["language"]),
         "country": words(film["country"]),
         "rated": film["rated"],

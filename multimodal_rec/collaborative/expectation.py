@@ -7,6 +7,7 @@ from typing import Self, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multimodal_rec.collaborative.content_map import ContentMap
 from multimodal_rec.collaborative.details import AttributeDetails
@@ -96,6 +97,8 @@ class Expectation(nn.Module):
         if name not in self.block_widths:
             return features.new_zeros(len(features), self.rank)
         place = list(self.block_widths).index(name)
+        # Where no item of a batch has any of the columns of text, there are fewer windows.
+        features = F.pad(features, (0, self.block_widths[name] - features.shape[1]))
         added = features @ getattr(self, f"weight_{place}") + getattr(self, f"bias_{place}")
         return torch.where((features != 0).any(dim=1, keepdim=True), added, 0.0)
 
