@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multimodal_rec.builders import build_tower
     from multimodal_rec.catalogue import Catalogue
+    from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
     from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
     from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
@@ -51,7 +52,9 @@ __all__ = [
     "ContextError",
     "Evaluation",
     "Explanation",
+    "GraphConfig",
     "ItemError",
+    "ItemItemConfig",
     "LeakError",
     "MediaError",
     "MultimodalRecError",
@@ -63,6 +66,7 @@ __all__ = [
     "Recommender",
     "RecommenderConfig",
     "Schema",
+    "SequenceConfig",
     "SplitError",
     "StoreError",
     "TowerConfig",
@@ -90,6 +94,8 @@ _HOMES = {
     "Catalogue": "catalogue",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
+    "GraphConfig": "collaborative.settings",
+    "ItemItemConfig": "collaborative.settings",
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",
@@ -97,6 +103,7 @@ _HOMES = {
     "Recommender": "recommender",
     "RecommenderConfig": "config",
     "Schema": "schema",
+    "SequenceConfig": "collaborative.settings",
     "TowerConfig": "config",
     "TowerCost": "costs",
     "TrainingConfig": "config",
