@@ -50,6 +50,9 @@ from multimodal_rec.builders import build_tower
 from multimodal_rec.evaluation.protocol import RankingTask
 from multimodal_rec.vectors import vector_matrix
 
+TERMS = ("genres", "director", "actors", "year", "language", "country", "rated")
+"""The attributes of films that the figures measured elsewhere were reached with."""
+
 MEASURES = {"R@10": "recall@10", "R@20": "recall@20", "N@10": "ndcg@10", "N@20": "ndcg@20"}
 
 ELSEWHERE: Mapping[tuple[str, str], tuple[float, float, float, float]] = {
@@ -215,9 +218,9 @@ def _vectors(catalogue: Catalogue, column: str) -> np.ndarray:
 
 
 def _terms(catalogue: Catalogue) -> np.ndarray:
-    """TF-IDF of attribute values, float32 (item, value), rows of length 1."""
+    """TF-IDF of the values of `TERMS`, float32 (item, value), rows of length 1."""
     films: list[dict[str, int]] = [{} for _ in catalogue.item_ids]
-    for column in catalogue.schema.attributes:
+    for column in TERMS:
         for held, cell in zip(films, catalogue.items[column], strict=True):
             values = cell if isinstance(cell, tuple) else () if pd.isna(cell) else (cell,)
             held |= {f"{column}={value}": 1 for value in values}

@@ -23,7 +23,7 @@ from typing import Literal
 
 import pandas as pd
 from baselines import METHODS, TASKS, Bench, tuned
-from real_data import prepared
+from real_data import POSTER, prepared
 
 from multimodal_rec import Evaluation, Recommender, RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.baselines import TrainedBaseline
@@ -32,8 +32,7 @@ from multimodal_rec.evaluation.significance import paired_difference
 from multimodal_rec.splits import Split
 
 MEASURES = {"R@10": "recall@10", "N@10": "ndcg@10", "R@20": "recall@20", "N@20": "ndcg@20"}
-MINILM = TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen", max_tokens=128, columns_apart=True)
-POSTER = TowerConfig("timm:test_byobnet", pretrained=False, tuning="frozen", image_size_px=64, max_windows=1)
+FILM_TEXTS = TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen", max_tokens=128, columns_apart=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def _movielens(how: Literal["last", "share", "cold_items"], data: Path, out: Pat
 
 
 _MOVIES = RecommenderConfig(
-    {"text": MINILM, "image": POSTER},
+    {"text": FILM_TEXTS, "image": POSTER},
     collaborative={"sequence": SequenceConfig(), "item_item": ItemItemConfig()},
     context=False,
 )
