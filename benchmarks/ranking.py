@@ -115,10 +115,10 @@ OURS: Mapping[str, Task] = {
 }
 
 
-def run(task: Task, split: Split, seed: int) -> tuple[Evaluation, dict[str, object]]:
-    """What our model reached on a task, and what it took."""
+def run(task: Task, split: Split, seed: int, out: Path) -> tuple[Evaluation, dict[str, object]]:
+    """What our model reached on a task, and what it took; what frozen backbones give is kept for the next seed."""
     started, used = time.perf_counter(), time.process_time()
-    training = replace(task.training, seed=seed, progress=False)
+    training = replace(task.training, seed=seed, progress=False, cache_dir=str(out / "cache"))
     recommender = Recommender(task.config)
     recommender.fit(split.train, valid=split.valid, training=training, refit=task.protocol == "full")
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - used
@@ -149,7 +149,7 @@ def run_missing(name: str, seeds: Sequence[int], source: Path, out: Path) -> Non
     split = task.split(source, out) if ours else None
     for label, seed in ours.items():
         if split is not None:
-            _keep(_file(out, name, label), *run(task, split, seed))
+            _keep(_file(out, name, label), *run(task, split, seed, out))
     others = [method for method in task.rivals if not _file(out, name, method).exists()]
     bench = TASKS[name](source, out) if others else None
     for method in others:

@@ -160,20 +160,25 @@ def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
 
 def _weigh(blend: Blend, validator: Validator) -> None:
     """Set the weights to those that rank the validation part best."""
-    scorer, start = validator.scorer(), blend.weights.clone()
-    taken = scorer.taken.cpu().numpy().astype(int)
+    start = blend.weights.clone()
+    alone: list[Scorer] = []
+    for column in range(start.shape[1]):
+        blend.weights.zero_()
+        blend.weights[:, column] = 1
+        alone.append(validator.scorer())
+    taken = alone[0].taken.cpu().numpy().astype(int)
     parts: list[list[np.ndarray]] = []
 
-    def record(scorer: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
-        found: list[np.ndarray] = []
-        for column in range(start.shape[1]):
+    def record(_: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
+        own = []
+        for column, scorer in enumerate(alone):
             blend.weights.zero_()
             blend.weights[:, column] = 1
-            found.append(scorer.rank(people, contexts))
-        parts.append(found)
-        return found[0]
+            own.append(scorer.rank(people, contexts))
+        parts.append(own)
+        return own[0]
 
-    validator.ndcg_of(record, scorer)
+    validator.ndcg_of(record, alone[0])
 
     def measure(weights: Tensor) -> float:
         by_item = weights.cpu().numpy()[taken]
@@ -183,7 +188,7 @@ def _weigh(blend: Blend, validator: Validator) -> None:
             # Asked in the order in which the parts were recorded.
             return np.sum([part * by_item[:, column] for column, part in enumerate(next(batches))], axis=0)
 
-        return validator.ndcg_of(blended, scorer)
+        return validator.ndcg_of(blended, alone[0])
 
     asked = [row for row, some in ((NEW, validator.ranks_late_items), (TAKEN, validator.ranks_known_items)) if some]
     weights, _ = weigh(measure, start, rows=asked)

@@ -59,7 +59,7 @@ def fit_model(
     judge = validator(late=False)
     epochs = train(model, data, config=config, training=training, validate=None if judge is None else judge.ndcg)
     features = data.behaviour.features
-    if config.collaborative:
+    if config.collaborative and len(data.weights):
         settings = {name: replace(each, seed=training.seed) for name, each in config.collaborative.items()}
         with progress_bar(training) as bar:
             choice = blend_in(
@@ -88,7 +88,7 @@ def check_catalogue(part: Catalogue, config: RecommenderConfig) -> None:
             f"{', '.join(part.schema.modalities)}. Drop the tower, or name the column under [columns]."
         )
     log = part.interactions
-    if "sequence" in config.collaborative and "timestamp" not in log and "position" not in log:
+    if len(log) and "sequence" in config.collaborative and "timestamp" not in log and "position" not in log:
         raise CatalogueError(
             "the configuration blends in a sequence score, and interactions have no order. Expected a column "
             "'timestamp' or 'position'. Add it, or take 'graph' in place of 'sequence'."

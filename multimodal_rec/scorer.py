@@ -39,6 +39,8 @@ class Scorer:
         self._embeddings = torch.from_numpy(table.embeddings).to(device)
         self._content = torch.from_numpy(table.content[:, :-1]).to(device)
         self._learned = torch.from_numpy(table.vectors).to(device)
+        with torch.inference_mode():
+            self._vectors = model.item_vectors(self._content, self._present, self._learned)
 
     @property
     def taken(self) -> Tensor:
@@ -86,10 +88,12 @@ class Scorer:
         safe = present | bare.unsqueeze(1)
         chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
         tokens, there = self._tokens[chosen], safe[chosen]
-        vectors = self._model.item_vectors(self._content, present, self._learned)
-        embeddings = self._embeddings[chosen]
+        vectors, embeddings = self._vectors, self._embeddings[chosen]
         if without:
+            vectors = self._model.item_vectors(self._content, present, self._learned)
             embeddings = self._model.embeddings(tokens, there, vectors[chosen])
+        # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
+        fused_dim = tokens.shape[1] * tokens.shape[2]
         blend = self._model.blend
         blocks: list[Tensor] = []
         for start in range(0, len(people), _BATCH):
@@ -103,9 +107,8 @@ class Scorer:
             else:
                 scores = self._model.rank(queries, tokens, there)
                 if blend is not None:
-                    taken = there[:, -1]
                     sides = self._sides(blend, people[part], asked.person, vectors, without)
-                    scores = scores * blend.own(taken) + sides @ blend.items(vectors[chosen], taken).T
+                    scores = scores * blend.own(there[:, -1]) + sides @ embeddings[:, fused_dim:].T
             blocks.append(scores.masked_fill(bare[chosen], float(scores.min()) - 1 if scores.numel() else 0.0))
         if not blocks:
             return np.zeros((0, len(chosen)), dtype=np.float32)

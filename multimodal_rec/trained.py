@@ -98,7 +98,7 @@ class Trained:
         model = build_model(config, vocabulary, load_weights=False)
         weights = load_file(folder / "model.safetensors")
         features = weights.pop("behaviour_features").numpy()
-        if config.collaborative:
+        if about["content_blocks"]:
             under = {name: tensor for name, tensor in weights.items() if name.startswith("blend.")}
             blended = {name.removeprefix("blend."): tensor for name, tensor in under.items()}
             model.blend = build_blend(config, vocabulary, about["content_blocks"], blended)

@@ -17,8 +17,9 @@ from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import CatalogueError, ConfigError, StoreError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
-from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, write_catalogue
+from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, without_interactions, write_catalogue
 
 SMALL = {
     "sequence": SequenceConfig(dim=8, epochs=3, window=6, events_a_step=64),
@@ -45,15 +46,20 @@ def blended(bert: Path, parts: tuple[Catalogue, Catalogue, Catalogue]) -> Iterat
 
 def part_scores(recommender: Recommender, weights: list[list[float]], people: list[str]) -> np.ndarray:
     """Scores of all items, in the order of `IDS`, under these weights of the blend."""
-    scorer, trained = recommender._ready(), recommender._fitted()
-    assert trained.model.blend is not None
-    kept = trained.model.blend.weights.clone()
-    contexts = trained.vocabulary.contexts(None, num_rows=len(people))
+    known, trained = recommender._ready(), recommender._fitted()
+    model, table = trained.model, known.table
+    assert model.blend is not None
+    kept = model.blend.weights.clone()
+    arrays = (table.tokens, table.present, table.content[:, :-1], table.vectors)
+    tokens, present, content, learned = map(torch.from_numpy, arrays)
     try:
-        trained.model.blend.weights.copy_(torch.tensor(weights))
+        model.blend.weights.copy_(torch.tensor(weights))
+        embeddings = model.embeddings(tokens, present, model.item_vectors(content, present, learned))
+        scorer = Scorer(model, replace(table, embeddings=embeddings.detach().numpy()), known.people)
+        contexts = trained.vocabulary.contexts(None, num_rows=len(people))
         return scorer.rank(people, contexts, [scorer.item_rows[item_id] for item_id in IDS])
     finally:
-        trained.model.blend.weights.copy_(kept)
+        model.blend.weights.copy_(kept)
 
 
 def test_a_blended_score_is_the_weighed_sum_of_its_parts(blended: Recommender) -> None:
@@ -189,6 +195,18 @@ def test_without_validation_all_count_alike(bert: Path, catalogue: Catalogue) ->
     assert model.blend is not None
     assert model.blend.weights.tolist() == [[1.0, 1.0], [1.0, 1.0]]
     recommender.close()
+
+
+def test_before_anybody_did_anything_there_is_nothing_to_blend(
+    bert: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    recommender = Recommender(tiny_config(bert, collaborative=SMALL)).fit(without_interactions(catalogue), training=CPU)
+    assert recommender._fitted().model.blend is None
+    loaded = Recommender.load(recommender.save(tmp_path / "model"), device="cpu")
+    person = [Person(["i1"])]
+    np.testing.assert_array_equal(loaded.score(person, IDS), recommender.score(person, IDS))
+    for each in (loaded, recommender):
+        each.close()
 
 
 def test_texts_apart_are_told_apart(bert: Path, tmp_path: Path) -> None:
