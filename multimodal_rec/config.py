@@ -201,11 +201,11 @@ class RecommenderConfig:
         _check_choice("task_weights", self.task_weights, ("fixed", "learned"))
         _check_positive(self, "embedding_dim", "behaviour_rank", "history_length", "temperature", "num_negatives")
         _check_share(self, "modality_dropout", "behaviour_dropout", "dropout")
-        if not 0 <= self.hard_negatives <= 1 or self.rating_weight < 0:
-            raise ConfigError(
-                f"hard_negatives is {self.hard_negatives} and rating_weight {self.rating_weight}. Expected a share "
-                "from 0 to 1, and at least 0."
-            )
+        if not 0 <= self.hard_negatives <= 1:
+            raise ConfigError(f"hard_negatives is {self.hard_negatives}. Expected a share from 0 to 1.")
+        for name in ("rating_weight", "pointwise_weight", "alignment_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Expected a number of at least 0; 0 turns it off.")
 
     def to_dict(self) -> dict[str, Any]:
         """This configuration as plain JSON values; `from_dict` reads it back."""

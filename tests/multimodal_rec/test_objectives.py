@@ -132,7 +132,9 @@ def test_every_fusion_trains_ranks_and_comes_back(
         ({"task_weights": "learn"}, "task_weights 'learn' is unknown"),
         ({"num_negatives": 0}, "num_negatives is 0"),
         ({"hard_negatives": 1.5}, r"hard_negatives is 1\.5"),
-        ({"rating_weight": -1.0}, r"rating_weight -1\.0"),
+        ({"rating_weight": -1.0}, r"rating_weight is -1\.0. Expected a number of at least 0"),
+        ({"pointwise_weight": -0.5}, r"pointwise_weight is -0\.5"),
+        ({"alignment_weight": float("nan")}, "alignment_weight is nan"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(setting: dict[str, object], message: str) -> None:
