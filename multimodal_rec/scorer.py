@@ -70,11 +70,11 @@ class Scorer:
                 "embed(items), or open the store that belongs to the model."
             )
         present = self._shown(without)
-        bare = ~present.any(dim=1)
-        # A part must be there for the attention to have something to rest on; the score is replaced below.
-        safe = present | bare.unsqueeze(1)
         chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
-        tokens, there = self._tokens[chosen], safe[chosen]
+        tokens, there = self._tokens[chosen], present[chosen]
+        bare = ~there.any(dim=1)
+        # A part must be there for the attention to have something to rest on; the score is replaced below.
+        there = there | bare.unsqueeze(1)
         embeddings = self._embeddings[chosen] if not without else self._model.fuse(tokens, there)
         blocks: list[Tensor] = []
         for start in range(0, len(people), _BATCH):
@@ -84,10 +84,21 @@ class Scorer:
                 scores = queries.flatten(start_dim=1) @ embeddings.T / self._model.log_temperature.exp()[0]
             else:
                 scores = self._model.rank(queries, tokens, there)
-            blocks.append(scores.masked_fill(bare[chosen], float(scores.min()) - 1 if scores.numel() else 0.0))
+            blocks.append(scores.masked_fill(bare, float(scores.min()) - 1 if scores.numel() else 0.0))
         if not blocks:
             return np.zeros((0, len(chosen)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
+
+    @property
+    def search_embeddings(self) -> np.ndarray:
+        """What an index searches, float32 (item, width)."""
+        return self.table.embeddings
+
+    @torch.inference_mode()
+    def search_queries(self, people: Sequence[str | Person], contexts: np.ndarray) -> np.ndarray:
+        """Float32 (person, width), whose inner products with `search_embeddings` are the retrieval scores."""
+        queries = self._queries(people, contexts, self._present, ())
+        return (queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]).float().cpu().numpy()
 
     @torch.inference_mode()
     def similarity(self, rows: Sequence[int]) -> np.ndarray:
@@ -131,6 +142,8 @@ class Scorer:
         return self._model.queries(inputs, self._tokens, present)
 
     def _shown(self, without: Collection[str]) -> Tensor:
+        if not without:
+            return self._present
         known: Mapping[str, int] = {name: index for index, name in enumerate(self._model.parts)}
         present = self._present.clone()
         for name in without:
