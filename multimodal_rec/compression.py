@@ -11,6 +11,7 @@ from multimodal_rec.errors import ConfigError
 Numbers = Literal["float32", "float16", "int8", "binary"]
 NUMBERS: tuple[Numbers, ...] = ("float32", "float16", "int8", "binary")
 
+_FLOAT16_MAX = 65504.0
 # Rows that are rotated or taken apart at a time, so that no second float64 copy of a catalogue is made.
 _ROWS = 65_536
 
@@ -76,7 +77,7 @@ def compressed(embeddings: np.ndarray, *, numbers: Numbers = "float32", dims: in
         return Compressed(rotated, Transform(rotation))
     if numbers == "float16":
         largest = float(np.abs(rotated).max(initial=0.0))
-        if largest > np.finfo(np.float16).max:
+        if largest > _FLOAT16_MAX:
             raise ConfigError(f"float16 ends at 65504, and the largest number is {largest:g}. Take float32 or int8.")
         return Compressed(rotated.astype(np.float16), Transform(rotation))
     if numbers == "int8":

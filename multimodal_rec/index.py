@@ -23,6 +23,7 @@ _QUERIES = 128
 # Up to this many allowed items are all looked at: no slower than the cells, and exact.
 _FEW = 8192
 _LADDER = 1.4
+_FILTERED = 1.5
 
 
 class Found(NamedTuple):
@@ -135,8 +136,9 @@ class ItemIndex:
             return found
         probes = math.ceil(self.report.probes * max(1.0, k / MEASURED_K))
         if allowed is not None:
-            # As many allowed items are looked at as there would be items without a filter, wherever they lie.
-            wanted = probes * self.cells.num_items / self.cells.count
+            # Half as many again as there would be items without a filter, wherever they lie: the hundred best that
+            # are allowed reach farther out than the hundred best.
+            wanted = _FILTERED * probes * self.cells.num_items / self.cells.count
             probes = max(probes, self.cells.probes_for(queries, allowed, wanted=wanted))
         self._search_cells(queries, allowed, excluded, found, probes=probes)
         return found
