@@ -40,7 +40,9 @@ class Cells:
         self._cell_of = np.empty(self.num_items, dtype=np.int32)
         self._cell_of[self._members] = np.repeat(np.arange(self.count, dtype=np.int32), sizes)
         rng = np.random.default_rng(0)
-        self._sample = rng.integers(0, self.num_items, size=min(_SAMPLE, self.num_items), dtype=np.int32)
+        drawn = rng.integers(0, self.num_items, size=_SAMPLE, dtype=np.int32)
+        self._sample = np.sort(drawn) if self.num_items > _SAMPLE else np.arange(self.num_items, dtype=np.int32)
+        self._sampled_cells = self._cell_of[self._sample]
 
     @classmethod
     def build(cls, embeddings: np.ndarray, *, count: int, seed: int = 0) -> Cells:
@@ -61,7 +63,7 @@ class Cells:
     @property
     def num_bytes(self) -> int:
         """What the cells take in memory, beside the embeddings themselves."""
-        own = (self._centroids, self._members, self._starts, self._cell_of, self._sample)
+        own = (self._centroids, self._members, self._starts, self._cell_of, self._sample, self._sampled_cells)
         return self.num_items * (self.dim + 8) + sum(array.nbytes for array in own)
 
     def candidates(
@@ -85,9 +87,9 @@ class Cells:
 
     def probes_for(self, queries: np.ndarray, allowed: np.ndarray, *, wanted: float) -> int:
         """How many nearest cells hold `wanted` allowed items for each of the queries; every cell where none does."""
-        if np.count_nonzero(allowed) > len(allowed) // 8:
-            kept = self._cell_of[self._sample[allowed[self._sample]]]
-            each = np.bincount(kept, minlength=self.count) * (self.num_items / len(self._sample))
+        if np.count_nonzero(allowed) > len(allowed) // 32:
+            kept = np.bincount(self._sampled_cells, weights=allowed[self._sample], minlength=self.count)
+            each = kept * (self.num_items / len(self._sample))
         else:
             each = np.bincount(self._cell_of[allowed], minlength=self.count)
         nearest = np.argsort(-(queries @ self._centroids.T), axis=1)
