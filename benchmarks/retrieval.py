@@ -132,7 +132,7 @@ def faiss_indices(items: np.ndarray, cells: int) -> dict[str, tuple[Any, float, 
         before, start = resident(), time.perf_counter()
         index = faiss.index_factory(items.shape[1], described, faiss.METRIC_INNER_PRODUCT)
         if isinstance(index, faiss.IndexRefineFlat):
-            # Its own settings train for four times as long; recall is the same to a thousandth.
+            # As ours are trained; its own settings take longer.
             inverted = faiss.downcast_index(index.base_index)
             inverted.cp.niter, inverted.cp.max_points_per_centroid = 8, 48
         index.train(items)
