@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multimodal_rec import store_commands
 from multimodal_rec.options import (
     CatalogueFolder,
     ConfigOption,
@@ -225,6 +226,9 @@ def recommend(
     user: Annotated[list[str], typer.Option("--user", metavar="ID", help="A person; may be repeated.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items a person.")] = 10,
     context: ContextOption = None,
+    shortlist: Annotated[
+        int | None, typer.Option("--shortlist", min=1, help="Rank only this many, found through the index.")
+    ] = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -232,7 +236,10 @@ def recommend(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         situation = _context(context)
-        ids, scores = _load(model, store).recommend(user, k=k, context=situation)
+        from multimodal_rec.retrieval import Query
+
+        query = Query(shortlist=shortlist)
+        ids, scores = _load(model, store).recommend(user, k=k, context=situation, query=query)
         ranked = [
             [(item_id, float(value)) for item_id, value in zip(row_ids, row_scores, strict=True) if item_id is not None]
             for row_ids, row_scores in zip(ids, scores, strict=True)
@@ -247,6 +254,10 @@ def recommend(
         for user_id, rows in zip(user, ranked, strict=True):
             numbered = [(place, *row) for place, row in enumerate(rows, start=1)]
             terminal.write_table(f"For {user_id}{_said(situation)}", ("rank", "item", "score"), numbered)
+
+
+app.command()(store_commands.index)
+app.command()(store_commands.export)
 
 
 @app.command()

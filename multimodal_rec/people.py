@@ -72,6 +72,12 @@ class People:
             return set()
         return set(self._events.item_index[self._events.user_index == row].tolist())
 
+    def some(self, count: int) -> list[str]:
+        """Up to `count` people with interactions, evenly spread over those there are."""
+        places = np.unique(np.linspace(0, len(self._rows) - 1, num=min(count, len(self._rows))).astype(np.int64))
+        known = list(self._rows)
+        return [known[place] for place in places]
+
     def histories(self, people: Sequence[str | Person], *, whole: bool = False) -> HistoryBatch:
         """The people's latest events as one batch; `whole`: all of them."""
         # -1 has no events: a `Person` brings theirs along.

@@ -61,7 +61,12 @@ class QueryEncoder(nn.Module):
     def forward(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
         """Queries (query, part, dim) over item `tokens` (item, part, dim), which the histories index."""
         history = inputs.history
-        taken = zero_absent(tokens - self.centre, present)[history.item_index]
+        index = history.item_index
+        if index.numel() < len(tokens):
+            # A few people over a million items: only what they took is touched.
+            taken = zero_absent(tokens[index] - self.centre, present[index])
+        else:
+            taken = zero_absent(tokens - self.centre, present)[index]
         gate_then = self.gate(history.context).unflatten(-1, self._shape)
         weight = self.weights(history)
         total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)

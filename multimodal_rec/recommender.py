@@ -20,11 +20,17 @@ from multimodal_rec.evaluation import Evaluation, evaluate_ranking
 from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_role, check_written
 from multimodal_rec.evaluation.protocol import Protocol, check_protocol
 from multimodal_rec.explanation import Explanation
+from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.fitting import check_catalogue, fit_model
+from multimodal_rec.index import EXACT_UP_TO
+from multimodal_rec.index_folder import index_path
+from multimodal_rec.index_report import IndexReport
+from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
+from multimodal_rec.shortlist import Shortlist
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
 from multimodal_rec.training import Epoch
@@ -54,6 +60,7 @@ class Recommender:
         self._trained: Trained | None = None
         self._choice: Choice | None = None
         self._scorer: Scorer | None = None
+        self._shortlist: Shortlist | None = None
 
     def fit(
         self,
@@ -91,20 +98,20 @@ class Recommender:
             if on_error == "raise" or not error.reasons:
                 raise
             self.set_aside = error.reasons
-            whole, train_part = train_part, _less(train_part, error.reasons)
-            valid = None if valid is None else _less(valid, error.reasons)
+            whole, train_part = train_part, less(train_part, error.reasons)
+            valid = None if valid is None else less(valid, error.reasons)
             self._fit_once(train_part, valid, training, cache)
             # Nothing was learned from it, and yet it is known who took what.
             self._note_fitted(whole.interactions)
         if refit and valid is not None:
-            both = _together(train_part, valid)
+            both = together(train_part, valid)
             values = [epoch.valid for epoch in self.epochs if epoch.valid is not None]
             best = int(np.argmax(values)) + 1 if values else len(self.epochs)
             # In a folder of its own: the checkpoint of the first fit is no beginning for the second.
             folder = None if training.checkpoint_dir is None else str(Path(training.checkpoint_dir) / "refit")
             self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache, self._choice)
         elif valid is not None:
-            self._fitted().store.append_interactions(_with_given(valid))
+            self._fitted().store.append_interactions(with_given(valid))
         self._scorer = None
         return self
 
@@ -165,11 +172,15 @@ class Recommender:
     ) -> Recommendations:
         """The k items with the highest ranking scores a person, by default without what the person already took.
 
-        Every embedded item is scored exactly. `query` filters. Arguments and errors otherwise as in `score`.
+        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters.
+        Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
         """
         scorer = self._ready()
         query = Query() if query is None else query
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
+        if query.shortlist is not None:
+            contexts = self._contexts(context, len(people))
+            return Recommendations(*self._searched().best(people, contexts, answered.tolist(), k=k, query=query))
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         contexts = self._contexts(context, len(people))
         if answered.any():
@@ -180,15 +191,34 @@ class Recommender:
         return Recommendations(best.ids, best.scores)
 
     def similar_items(self, items: Sequence[str], *, k: int = 10) -> Recommendations:
-        """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out."""
+        """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.
+
+        Through the index where one was built of many items; else exact.
+        """
         scorer = self._ready()
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
                 raise UnknownIdError(f"item '{item_id}' is not embedded. Expected an id in the store. Embed it first.")
             rows.append(scorer.item_rows[item_id])
-        best = top_k(scorer.similarity(rows), scorer.ids, k=k, excluded=[{row} for row in rows])
-        return Recommendations(best.ids, best.scores)
+        return Recommendations(*self._searched().similar(rows, k=k))
+
+    def build_index(self, *, exact_up_to: int = EXACT_UP_TO) -> IndexReport:
+        """Build the index of `Query(shortlist=...)` and `similar_items`, and keep it beside the store.
+
+        Exact up to `exact_up_to` items, beyond that approximate, with its recall measured. Build it after each `embed`.
+        """
+        return self._searched().build(self._contexts(None, 1), exact_up_to=exact_up_to).report
+
+    def export(
+        self, path: str | Path, *, part: str = "item", numbers: Numbers = "float32", dims: int | None = None
+    ) -> ExportReport:
+        """Write embeddings with their ids for other software, .parquet or .npy; `export_embeddings` has the rest.
+
+        `part`: 'item' for e(i), or one of the model's parts such as 'text'.
+        """
+        ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
+        return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
 
     def explain(self, person: str | Person, item: str, *, context: Context = None) -> Explanation:
         """Why the item scores as it does for this person in this context: one part left out at a time."""
@@ -340,26 +370,12 @@ class Recommender:
             self._scorer = self._scorer_of(trained.store.read_interactions())
         return self._scorer
 
+    def _searched(self) -> Shortlist:
+        scorer = self._ready()
+        if self._shortlist is None or self._shortlist.scorer is not scorer:
+            self._shortlist = Shortlist(scorer, index_path(self._store_uri), model=self._fitted().job.fingerprint)
+        return self._shortlist
+
     def _scorer_of(self, log: pd.DataFrame) -> Scorer:
         trained = self._fitted()
         return Scorer.of_store(trained.job, trained.store, log=log, length=self.config.history_length)
-
-
-def _together(first: Catalogue, second: Catalogue) -> Catalogue:
-    log = pd.concat([first.interactions, _with_given(second)], ignore_index=True)
-    return replace(second, interactions=log)
-
-
-def _less(part: Catalogue, items: Collection[str]) -> Catalogue:
-    """The catalogue without these items and what was done with them."""
-    return replace(
-        part,
-        items=part.items.loc[~part.items["item_id"].isin(list(items))].reset_index(drop=True),
-        interactions=part.interactions.loc[~part.interactions["item_id"].isin(list(items))].reset_index(drop=True),
-    )
-
-
-def _with_given(part: Catalogue) -> pd.DataFrame:
-    """A part's interactions after the histories of its people."""
-    given = None if part.part is None else part.part.given
-    return part.interactions if given is None else pd.concat([given, part.interactions], ignore_index=True)

@@ -35,8 +35,13 @@ class Query:
     where: Mapping[str, object] | None = None
     """Attribute → the value that an item must have, or a tuple of values of which it must have one. An attribute with
     several values, such as tags, matches where any of them does; an item without the attribute never does."""
+    shortlist: int | None = None
+    """How many items of the highest retrieval scores, found through the index, are ranked; None ranks every item. At
+    least k; a few times k loses little."""
 
     def __post_init__(self) -> None:
+        if self.shortlist is not None and self.shortlist < 1:
+            raise ConfigError(f"Query.shortlist is {self.shortlist}. Expected at least 1, or None to rank every item.")
         for name in ("exclude", "candidates"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -51,7 +56,7 @@ class Query:
         none of its items has.
         """
         allowed = np.ones(len(table.ids), dtype=bool)
-        position = {item_id: i for i, item_id in enumerate(table.ids)}
+        position = table.position
         if self.candidates is not None:
             unknown = [item_id for item_id in self.candidates if item_id not in position]
             if unknown:
@@ -100,14 +105,15 @@ def top_k(
     for user, row in enumerate(kept):
         if excluded is not None:
             row[np.fromiter(excluded[user], dtype=np.int64)] = -np.inf
-        order = _best(row, k)
+        order = best_rows(row, k)
         best[user, : len(order)] = row[order]
         shown: list[str | None] = [ids[int(i)] for i in order]
         names.append(shown + [None] * (k - len(order)))
     return TopK(names, best)
 
 
-def _best(row: np.ndarray, k: int) -> np.ndarray:
+def best_rows(row: np.ndarray, k: int) -> np.ndarray:
+    """Where the k highest of one row of scores are, int64, best first; equal ones keep their order, -inf is never."""
     if k < len(row):
         # A partial sort finds the k-th score in linear time; whoever ties with it enters in the order of the items.
         threshold = np.partition(row, len(row) - k)[len(row) - k]
@@ -121,17 +127,12 @@ def _best(row: np.ndarray, k: int) -> np.ndarray:
 
 
 def _matches(table: ItemTable, name: str, wanted: Sequence[object]) -> np.ndarray:
-    known = dict.fromkeys(attribute for row in table.attributes for attribute in row)
+    known = table.columns.names
     if name not in known and len(table.ids) > 0:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"They have: {', '.join(known) or 'none'}."
         raise ConfigError(f"Query.where names the attribute '{name}', which no embedded item has. {hint}")
-
-    def match(value: object) -> bool:
-        return any(element in wanted for element in (value if isinstance(value, list) else [value]))
-
-    values = [row.get(name) for row in table.attributes]
-    return np.array([value is not None and match(value) for value in values], dtype=bool)
+    return table.columns.mask(name, wanted)
 
 
 def _check_numbers(scores: np.ndarray, ids: Sequence[str]) -> None:

@@ -8,13 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from multimodal_rec.errors import ItemError
+from multimodal_rec.attributes import AttributeColumns
+from multimodal_rec.errors import ConfigError, ItemError
 
 EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "position", "event", "value")
 """The columns of an interaction that are no context; those after the ids may be missing."""
@@ -104,6 +106,29 @@ class ItemTable:
     """Float32 (item, token, content rank), absent = 0: what each token's content lets expect of the item's vectors."""
     vectors: np.ndarray
     """Float32 (item, vector width): what was learned of the items that somebody took, 0 for others."""
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Item id → row."""
+        return {item_id: row for row, item_id in enumerate(self.ids)}
+
+    def part(self, name: str, parts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """The ids that have one part, and its embeddings, float32 (item, dim); 'item' is the item embedding.
+
+        `parts`: the names of the tokens, in order. Raises `ConfigError` for a part that is none of them.
+        """
+        if name == "item":
+            return self.ids, self.embeddings
+        if name not in parts:
+            raise ConfigError(f"there is no part '{name}'. Expected 'item', or one of {', '.join(parts)}.")
+        token = list(parts).index(name)
+        here = np.flatnonzero(self.present[:, token])
+        return [self.ids[row] for row in here], self.tokens[here, token]
+
+    @cached_property
+    def columns(self) -> AttributeColumns:
+        """The attributes as columns, for filters."""
+        return AttributeColumns(self.attributes)
 
 
 def table_schemas(layout: Layout) -> dict[str, pa.Schema]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.explanation import Explanation
@@ -83,36 +82,42 @@ class Scorer:
                 "embed(items), or open the store that belongs to the model."
             )
         present = self._shown(without)
-        bare = ~present.any(dim=1)
-        # A part must be there for the attention to have something to rest on; the score is replaced below.
-        safe = present | bare.unsqueeze(1)
         chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
-        tokens, there = self._tokens[chosen], safe[chosen]
+        tokens, there = self._tokens[chosen], present[chosen]
+        bare = ~there.any(dim=1)
+        # A part must be there for the attention to have something to rest on; the score is replaced below.
+        there = there | bare.unsqueeze(1)
         vectors, embeddings = self._vectors, self._embeddings[chosen]
         if without:
             vectors = self._model.item_vectors(self._content, present, self._learned)
             embeddings = self._model.embeddings(tokens, there, vectors[chosen])
         # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
         fused_dim = tokens.shape[1] * tokens.shape[2]
-        blend = self._model.blend
         blocks: list[Tensor] = []
         for start in range(0, len(people), _BATCH):
             part = slice(start, start + _BATCH)
-            asked = self._asked(people[part], contexts[part], without)
-            queries = self._model.queries(asked, self._tokens, present)
+            queries, sides = self._queries(people[part], contexts[part], present, vectors, without)
             if retrieval:
-                sides = [queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]]
-                sides += [] if blend is None else [self._sides(blend, people[part], asked.person, vectors, without)]
-                scores = torch.cat(sides, dim=1) @ embeddings.T
+                scores = self._flat(queries, sides) @ embeddings.T
             else:
                 scores = self._model.rank(queries, tokens, there)
-                if blend is not None:
-                    sides = self._sides(blend, people[part], asked.person, vectors, without)
-                    scores = scores * blend.own(there[:, -1]) + sides @ embeddings[:, fused_dim:].T
-            blocks.append(scores.masked_fill(bare[chosen], float(scores.min()) - 1 if scores.numel() else 0.0))
+                if sides is not None and self._model.blend is not None:
+                    own = self._model.blend.own(there[:, -1])
+                    scores = scores * own + sides @ embeddings[:, fused_dim:].T
+            blocks.append(scores.masked_fill(bare, float(scores.min()) - 1 if scores.numel() else 0.0))
         if not blocks:
             return np.zeros((0, len(chosen)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
+
+    @property
+    def search_embeddings(self) -> np.ndarray:
+        """What an index searches, float32 (item, width)."""
+        return self.table.embeddings
+
+    @torch.inference_mode()
+    def search_queries(self, people: Sequence[str | Person], contexts: np.ndarray) -> np.ndarray:
+        """Float32 (person, width), whose inner products with `search_embeddings` are the retrieval scores."""
+        return self._flat(*self._queries(people, contexts, self._present, self._vectors)).float().cpu().numpy()
 
     @torch.inference_mode()
     def similarity(self, rows: Sequence[int]) -> np.ndarray:
@@ -141,7 +146,16 @@ class Scorer:
         cosines = F.cosine_similarity(self._tokens[taken, part], self._tokens[row, part].unsqueeze(0))
         return self.ids[taken[int(cosines.argmax())]]
 
-    def _asked(self, people: Sequence[str | Person], contexts: np.ndarray, without: Collection[str]) -> QueryInput:
+    def _queries(
+        self,
+        people: Sequence[str | Person],
+        contexts: np.ndarray,
+        present: Tensor,
+        vectors: Tensor,
+        without: Collection[str] = (),
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries (person, part, dim), and the people's side of the collaborative scores, (person, score dim), which
+        read all that a person did, in whatever context; None without such."""
         device = self._tokens.device
         history = self.people.histories(people).to(device)
         context = torch.from_numpy(contexts).to(device)
@@ -150,18 +164,23 @@ class Scorer:
         if "context" in without:
             history = history._replace(context=torch.zeros_like(history.context))
             context = torch.zeros_like(context)
-        return QueryInput(history, self.people.features(people).to(device), context)
-
-    def _sides(
-        self, blend: Blend, people: Sequence[str | Person], person: Tensor, vectors: Tensor, without: Collection[str]
-    ) -> Tensor:
-        """The people's side of the collaborative scores: these read all that a person did, in whatever context."""
-        history = self.people.histories(people, whole=True).to(vectors.device)
+        person = self.people.features(people).to(device)
+        queries = self._model.queries(QueryInput(history, person, context), self._tokens, present)
+        if self._model.blend is None:
+            return queries, None
+        whole = self.people.histories(people, whole=True).to(device)
         if "history" in without:
-            history = history._replace(present=torch.zeros_like(history.present))
-        return blend.people(history, vectors, person)
+            whole = whole._replace(present=torch.zeros_like(whole.present))
+        return queries, self._model.blend.people(whole, vectors, person)
+
+    def _flat(self, queries: Tensor, sides: Tensor | None) -> Tensor:
+        """What retrieval multiplies with item embeddings, (person, part · dim + score dim)."""
+        flat = queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]
+        return flat if sides is None else torch.cat([flat, sides], dim=1)
 
     def _shown(self, without: Collection[str]) -> Tensor:
+        if not without:
+            return self._present
         known: Mapping[str, int] = {name: index for index, name in enumerate(self._model.parts)}
         present = self._present.clone()
         for name in without:

@@ -51,6 +51,22 @@ def test_the_measuring_example_runs_after_the_first(
     assert "p_t_holm" in capsys.readouterr().out
 
 
+def test_the_example_of_an_index_runs_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in (blocks("python")[0], blocks("python")[3]):
+        exec(compile(example, "README.md", "exec"), names)
+    assert capsys.readouterr().out.count("recall@10 of the exact neighbours") == 2
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "items.parquet",
+        "small.ids.json",
+        "small.npy",
+        "small.transform.safetensors",
+    ]
+
+
 def test_the_toml_files_are_read_as_what_they_say(tmp_path: Path) -> None:
     catalogue, run = blocks("toml")
     assert Schema.from_toml(catalogue).events == {"purchase": 1.0, "return": -1.0}

@@ -1,0 +1,93 @@
+"""An index on disk, beside the store that it searches, and whether it still belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from multimodal_rec.cells import Cells
+from multimodal_rec.errors import StoreError
+from multimodal_rec.index import ItemIndex
+from multimodal_rec.index_report import IndexReport
+
+_FORMAT = 1
+_REMEDY = "Build it with recommender.build_index(), or `multimodal-rec index`."
+
+
+def index_fingerprint(ids: Sequence[str], embeddings: np.ndarray, model: str) -> str:
+    """16 hexadecimal digits over what an index searches: the items, their embeddings and the model's fingerprint.
+
+    `embeddings`: float32 (item, dim), row i of `ids[i]`. A million items of 128 numbers take half a second.
+    """
+    digest = hashlib.sha256(f"{model}\n{embeddings.shape}\n".encode())
+    digest.update("\0".join(ids).encode())
+    digest.update(np.ascontiguousarray(embeddings).data)
+    return digest.hexdigest()[:16]
+
+
+def index_path(store: str | Path | None) -> Path | None:
+    """The folder of the index of the store at this URI; None where the store is no folder: then nothing is kept."""
+    return None if store is None or "://" in str(store) else Path(store) / "index"
+
+
+@final
+class IndexFolder:
+    """A folder with one index: `about.json`, which says whose it is, and the cells that it names.
+
+    A writer that is killed leaves the index that was there before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, index: ItemIndex, fingerprint: str) -> None:
+        """Keep an index of the items of this fingerprint, in place of the one that was there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        name = None if index.cells is None else f"{fingerprint}.faiss"
+        if index.cells is not None and name is not None:
+            unfinished = self.path / f"{name}.{os.getpid()}"
+            index.cells.write(unfinished)
+            unfinished.replace(self.path / name)
+        about = {"format": _FORMAT, "fingerprint": fingerprint, "cells": name, "report": index.report.to_dict()}
+        unfinished = self.path / f"about.json.{os.getpid()}"
+        unfinished.write_text(json.dumps(about, indent=1), encoding="utf-8")
+        unfinished.replace(self.path / "about.json")
+        for old in self.path.glob("*.faiss*"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+    def read(self, embeddings: np.ndarray, fingerprint: str) -> ItemIndex:
+        """The index of these embeddings, float32 (item, dim), whose `index_fingerprint` is given.
+
+        Raises `StoreError` where there is none, where it is of other items, embeddings or another model, or where its
+        file cannot be read.
+        """
+        try:
+            about = json.loads((self.path / "about.json").read_text(encoding="utf-8"))
+            found, name, report = about["fingerprint"], about["cells"], about["report"]
+        except FileNotFoundError:
+            raise StoreError(f"there is no index in '{self.path}' for {len(embeddings)} items. {_REMEDY}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"'{self.path / 'about.json'}' describes no index ({error}). Expected what build_index wrote. {_REMEDY}"
+            ) from error
+        if found != fingerprint or about["format"] != _FORMAT:
+            raise StoreError(
+                f"the index in '{self.path}' is stale: it was built for {report['num_items']} items (fingerprint "
+                f"{found}), and the store has {len(embeddings)} of this model ({fingerprint}). {_REMEDY}"
+            )
+        cells = None
+        if name is not None:
+            cells = Cells.read(self.path / name)
+            if (cells.num_items, cells.dim) != embeddings.shape:
+                raise StoreError(
+                    f"'{self.path / name}' holds {cells.num_items} items of {cells.dim} numbers. Expected "
+                    f"{embeddings.shape[0]} of {embeddings.shape[1]}. {_REMEDY}"
+                )
+        return ItemIndex(embeddings, cells, IndexReport(**report))

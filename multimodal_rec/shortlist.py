@@ -1,0 +1,114 @@
+"""Candidates found by their retrieval score, then ranked by the context-aware one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from multimodal_rec.errors import ConfigError, StoreError
+from multimodal_rec.index import EXACT_UP_TO, ItemIndex
+from multimodal_rec.index_folder import IndexFolder, index_fingerprint
+from multimodal_rec.people import Person
+from multimodal_rec.retrieval import Query, TopK, best_rows, top_k
+from multimodal_rec.scorer import Scorer
+
+# People whose queries choose how many cells are read, and measure what is found.
+_ASKED = 256
+
+
+@final
+class Shortlist:
+    """A scorer's items behind an index: the one in a folder, or one that looks at every item where they are few."""
+
+    def __init__(self, scorer: Scorer, folder: Path | None, *, model: str) -> None:
+        """`folder`: where the index is kept, None for nowhere; `model`: fingerprint of the model of these items."""
+        self.scorer = scorer
+        self._folder = None if folder is None else IndexFolder(folder)
+        self._model = model
+        self._index: ItemIndex | None = None
+        self._looked = False
+        self._missing = "there is no index of this store in memory. Build it with recommender.build_index()."
+
+    @property
+    def index(self) -> ItemIndex:
+        """The index. Raises `StoreError` where many items have none, or one that was built for others."""
+        index = self._find()
+        if index is None:
+            raise StoreError(self._missing)
+        return index
+
+    def build(self, contexts: np.ndarray, *, exact_up_to: int = EXACT_UP_TO) -> ItemIndex:
+        """The index of these items, measured with their people's queries, and kept in the folder.
+
+        `contexts`: one encoded context, (1, context width), in which the people ask.
+        """
+        people = self.scorer.people.some(_ASKED)
+        queries = self.scorer.search_queries(people, np.repeat(contexts, len(people), axis=0)) if people else None
+        embeddings = self.scorer.search_embeddings
+        index = ItemIndex.build(embeddings, queries=queries, exact_up_to=exact_up_to)
+        if self._folder is not None:
+            self._folder.write(index, index_fingerprint(self.scorer.ids, embeddings, self._model))
+        self._index = index
+        return index
+
+    def best(
+        self, people: Sequence[str | Person], contexts: np.ndarray, answered: Sequence[bool], *, k: int, query: Query
+    ) -> TopK:
+        """The k best a person of the `query.shortlist` items with the highest retrieval scores, ranked.
+
+        `contexts`: encoded, (person, context width); whoever is not `answered` gets an empty row.
+        """
+        scorer, length = self.scorer, query.shortlist
+        if length is None or length < k:
+            raise ConfigError(f"Query.shortlist is {length}, and k is {k}. Expected a shortlist of at least k items.")
+        allowed = None if query.candidates is None and not query.where else query.allowed_mask(scorer.table)
+        left_out = {scorer.item_rows[item_id] for item_id in query.exclude if item_id in scorer.item_rows}
+        places = np.flatnonzero(answered).tolist()
+        asking = [people[place] for place in places]
+        excluded = [left_out | scorer.people.seen(p) if query.exclude_seen else left_out for p in asking]
+        found = (
+            self.index.search(
+                scorer.search_queries(asking, contexts[places]), length, allowed=allowed, excluded=excluded
+            ).rows
+            if asking
+            else np.zeros((0, length), dtype=np.int64)
+        )
+        ids: list[list[str | None]] = [[None] * k for _ in people]
+        scores = np.full((len(people), k), -np.inf, dtype=np.float32)
+        for place, person, candidates in zip(places, asking, found, strict=True):
+            # In the order of the items, so that equal scores are shown as they are when every item is ranked.
+            rows = np.sort(candidates[candidates >= 0])
+            if len(rows):
+                ranked = scorer.rank([person], contexts[[place]], rows.tolist())[0]
+                order = best_rows(ranked, k)
+                scores[place, : len(order)] = ranked[order]
+                ids[place][: len(order)] = [scorer.ids[int(row)] for row in rows[order]]
+        return TopK(ids, scores)
+
+    def similar(self, rows: Sequence[int], *, k: int) -> TopK:
+        """The k items with the highest cosines of item embeddings a row, itself left out; exact without an index."""
+        scorer = self.scorer
+        index = self._find()
+        if index is None or index.cells is None:
+            excluded: list[Collection[int]] = [{row} for row in rows]
+            return top_k(scorer.similarity(rows), scorer.ids, k=k, excluded=excluded)
+        found = index.similar(rows, k)
+        ids = [[None if row < 0 else scorer.ids[int(row)] for row in each] for each in found.rows]
+        return TopK(ids, found.scores)
+
+    def _find(self) -> ItemIndex | None:
+        if self._index is None and not self._looked:
+            self._looked = True
+            embeddings = self.scorer.search_embeddings
+            if self._folder is not None and (self._folder.path / "about.json").exists():
+                try:
+                    fingerprint = index_fingerprint(self.scorer.ids, embeddings, self._model)
+                    self._index = self._folder.read(embeddings, fingerprint)
+                except StoreError as error:
+                    self._missing = str(error)
+            if self._index is None and len(embeddings) <= EXACT_UP_TO:
+                self._index = ItemIndex.exact(embeddings)
+        return self._index

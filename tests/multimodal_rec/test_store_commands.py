@@ -1,0 +1,45 @@
+"""The verbs on a filled store, as people and machines call them."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from multimodal_rec.cli import app
+from multimodal_rec.compression import NUMBERS
+from multimodal_rec.store_commands import NumbersChoice
+
+
+def call(*arguments: object):
+    """The result of one command: exit_code, stdout, stderr."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert tuple(choice.value for choice in NumbersChoice) == NUMBERS
+
+
+def test_an_index_and_an_export_of_a_store(saved: Path, tmp_path: Path) -> None:
+    model, store = saved, tmp_path / "store"
+    asked = ("--store", store, "--user", "u0")
+    best = json.loads(call("recommend", model, *asked, "--k", 3, "--json").stdout)["recommendations"][0]["items"]
+    built = json.loads(call("index", model, "--store", store, "--exact-up-to", 5, "--json").stdout)
+    assert (built["num_items"], built["cells"]) == (14, 7)
+    assert (store / "index" / "about.json").exists()
+    assert "14 items of" in call("index", model, "--store", store).stdout
+    whole = call("recommend", model, *asked, "--k", 3, "--shortlist", 14, "--json")
+    items = json.loads(whole.stdout)["recommendations"][0]["items"]
+    assert [entry["item"] for entry in items] == [entry["item"] for entry in best]
+    short = call("recommend", model, *asked, "--k", 3, "--shortlist", 2)
+    assert short.exit_code == 1
+    assert short.stderr.startswith("error: Query.shortlist is 2, and k is 3")
+    assert short.stderr.count("\n") == 1
+
+    exported = call("export", model, tmp_path / "items.npy", "--store", store, "--numbers", "int8", "--dims", 4)
+    assert exported.exit_code == 0, exported.output
+    assert "as int8, 4 bytes each" in exported.stdout
+    assert json.loads((tmp_path / "items.ids.json").read_text())[-1] == "i9"
+    as_json = call("export", model, tmp_path / "text.parquet", "--store", store, "--part", "text", "--json")
+    assert json.loads(as_json.stdout)["num_items"] == 13
+    assert call("export", model, tmp_path / "x.npy", "--store", store, "--numbers", "int4").exit_code == 2
+    assert "Expected .parquet or .npy" in call("export", model, tmp_path / "x.csv", "--store", store).stderr
