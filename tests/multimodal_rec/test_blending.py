@@ -17,6 +17,7 @@ from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import CatalogueError, ConfigError, StoreError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.retrieval import Query
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, without_interactions, write_catalogue
@@ -145,6 +146,18 @@ def test_a_stored_embedding_is_made_of_what_is_stored_beside_it(blended: Recomme
     made = model.embeddings(tokens, present, model.item_vectors(content[:, :-1], present, learned))
     assert stored.shape[1] == 4 * 8 + 8 + 8 + 4
     torch.testing.assert_close(stored, made, atol=1e-2, rtol=1e-2)
+
+
+def test_an_index_serves_the_blended_retrieval_score(blended: Recommender) -> None:
+    scorer = blended._ready()
+    people, contexts = ["u0", "u4"], blended._fitted().vocabulary.contexts(None, num_rows=2)
+    asked = scorer.search_queries(people, contexts)
+    np.testing.assert_allclose(
+        asked @ scorer.search_embeddings.T, scorer.rank(people, contexts, retrieval=True), atol=1e-4
+    )
+    everything = blended.recommend(people, k=3)
+    shortlisted = blended.recommend(people, k=3, query=Query(shortlist=NUM_ITEMS))
+    assert shortlisted.ids == everything.ids
 
 
 def test_people_by_history_are_scored_as_those_who_did_the_same(blended: Recommender) -> None:
