@@ -233,6 +233,8 @@ def asked_recommender(data: Clustered) -> Recommender:
         present=np.ones((num_items, 4), dtype=bool),
         embeddings=data.items,
         attributes=attributes,
+        content=np.zeros((num_items, 4, 0), dtype=np.float32),
+        vectors=np.zeros((num_items, 0), dtype=np.float32),
     )
     people = People(log.iloc[:0], pd.DataFrame(), vocabulary=trained.vocabulary, item_rows=table.position, length=50)
     recommender._scorer = Scorer(trained.model, table, people)

@@ -33,11 +33,20 @@ def test_the_example_is_whole_by_line_30_and_runs(
     np.testing.assert_allclose(again, names["scores"][:1], rtol=1e-5)  # pyright: ignore
 
 
-def test_the_towers_are_a_valid_configuration() -> None:
+def configuration(block: int) -> RecommenderConfig:
     names: dict[str, object] = {}
-    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    exec(compile(blocks("python")[block], "README.md", "exec"), names)
     config = names["config"]
     assert isinstance(config, RecommenderConfig)
+    return config
+
+
+def test_the_blended_scores_are_a_valid_configuration() -> None:
+    assert set(configuration(1).collaborative) == {"sequence", "item_item"}
+
+
+def test_the_towers_are_a_valid_configuration() -> None:
+    config = configuration(2)
     assert {tower.tuning for tower in config.towers.values()} == {"frozen", "adapter", "full"}
 
 
@@ -46,7 +55,7 @@ def test_the_measuring_example_runs_after_the_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for example in (blocks("python")[0], blocks("python")[2]):
+    for example in (blocks("python")[0], blocks("python")[3]):
         exec(compile(example, "README.md", "exec"), names)
     assert "p_t_holm" in capsys.readouterr().out
 
@@ -56,7 +65,7 @@ def test_the_example_of_an_index_runs_after_the_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for example in (blocks("python")[0], blocks("python")[3]):
+    for example in (blocks("python")[0], blocks("python")[4]):
         exec(compile(example, "README.md", "exec"), names)
     assert capsys.readouterr().out.count("recall@10 of the exact neighbours") == 2
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [

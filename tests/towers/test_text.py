@@ -154,7 +154,7 @@ def test_what_utf8_cannot_hold_is_replaced(tmp_path: Path) -> None:
     assert not torch.equal(replaced, whole)
     assert np.isfinite(_encode(backbone, ["\udcff", "\ud83d"])).all()
     assert backbone.prepare("", 4)["input_ids"].shape == (1, 2)
-    for value in (b"rain", None, ["rain"]):
+    for value in (b"rain", None, [b"rain"], ["rain", None]):
         with pytest.raises(TypeError, match="expected a str as text; got"):
             backbone.prepare(value, 1)
 
