@@ -92,20 +92,16 @@ OURS: Mapping[str, Task] = {
         rivals=("EASE", "EASE + content", "graph propagation"),
         protocol="mmrec",
     ),
-    "movielens-last": Task(
-        split=partial(_movielens, "last"),
-        config=_MOVIES,
-        training=_BRIEF,
-        measure="ndcg@10",
-        rivals=("EASE", "SASRec"),
-    ),
-    "movielens-share": Task(
-        split=partial(_movielens, "share"),
-        config=_MOVIES,
-        training=_BRIEF,
-        measure="ndcg@10",
-        rivals=("EASE", "SASRec"),
-    ),
+    **{
+        f"movielens-{how}": Task(
+            split=partial(_movielens, how),
+            config=_MOVIES,
+            training=_BRIEF,
+            measure="ndcg@10",
+            rivals=("EASE", "SASRec"),
+        )
+        for how in ("last", "share")
+    },
     "movielens-cold": Task(
         split=partial(_movielens, "cold_items"),
         config=replace(_MOVIES, collaborative={"item_item": ItemItemConfig()}),

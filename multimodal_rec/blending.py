@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.validation import Validator
 
+ScoredT = TypeVar("ScoredT")
 OnEpoch = Callable[[int, float, float | None], None]
 """Told an epoch, its mean loss, and what validation said, if it was asked."""
 NEW, TAKEN = 0, 1
@@ -161,20 +163,19 @@ def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
 def _weigh(blend: Blend, validator: Validator) -> None:
     """Set the weights to those that rank the validation part best."""
     start = blend.weights.clone()
-    alone: list[Scorer] = []
-    for column in range(start.shape[1]):
+
+    def scored(column: int, score: Callable[[], ScoredT]) -> ScoredT:
+        """What `score` gives while one score alone counts."""
         blend.weights.zero_()
         blend.weights[:, column] = 1
-        alone.append(validator.scorer())
+        return score()
+
+    alone = [scored(column, validator.scorer) for column in range(start.shape[1])]
     taken = alone[0].taken.cpu().numpy().astype(int)
     parts: list[list[np.ndarray]] = []
 
     def record(_: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
-        own = []
-        for column, scorer in enumerate(alone):
-            blend.weights.zero_()
-            blend.weights[:, column] = 1
-            own.append(scorer.rank(people, contexts))
+        own = [scored(column, partial(scorer.rank, people, contexts)) for column, scorer in enumerate(alone)]
         parts.append(own)
         return own[0]
 

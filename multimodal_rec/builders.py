@@ -115,15 +115,8 @@ def build_blend(
     for name, settings in config.collaborative.items():
         own = {key.removeprefix(f"scores.{name}."): value for key, value in weights.items()}
         if isinstance(settings, SequenceConfig):
-            encoder = SequenceEncoder(
-                settings.dim,
-                num_blocks=settings.num_blocks,
-                num_heads=settings.num_heads,
-                max_events=settings.window,
-                dropout=settings.dropout,
-            )
             sizes = {"num_kinds": len(own["kind.weight"]), "person_width": len(own["person"])}
-            scores[name] = SequenceScore(encoder, num_items=0, **sizes)
+            scores[name] = SequenceScore(SequenceEncoder.of(settings), num_items=0, **sizes)
         elif isinstance(settings, GraphConfig):
             scores[name] = GraphScore(0, settings.dim, temperature=settings.temperature, taking=own["taking"])
         else:

@@ -64,14 +64,7 @@ class EmbeddingJob:
         embedded, unchanged, failed = 0, 0, {}
         for start in range(0, len(items), _CHUNK):
             chunk = items.iloc[start : start + _CHUNK]
-            content = ItemContent(
-                chunk,
-                self.schema,
-                max_windows=self.model.max_windows,
-                frames=self.model.frames,
-                vectors=self.model.vectors,
-                texts_apart=self.model.shape.texts_apart,
-            )
+            content = self.model.content_of(chunk, self.schema)
             rows, hashes = self._changed(chunk, content, attributes, stored, failed)
             unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
             if rows:

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion import FusionKind, build_fusion
 from multimodal_rec.collaborative.blend import Blend
+from multimodal_rec.content import ItemContent
 from multimodal_rec.profiles import ProfileTower
 from multimodal_rec.query import QueryEncoder, QueryInput
+from multimodal_rec.schema import Schema
 from towers import Tower
 from towers.backbone import hash_state
 
@@ -153,6 +156,17 @@ class RecommenderModel(nn.Module):
     def vectors(self) -> dict[str, tuple[str, ...]]:
         """Modality → the columns of vectors that its tower reads, for towers that read vectors."""
         return {name: self.tower(name).columns for name in self.towers if self.tower(name).columns}
+
+    def content_of(self, items: pd.DataFrame, schema: Schema) -> ItemContent:
+        """What these items give each tower to read, as a `Catalogue` holds them."""
+        return ItemContent(
+            items,
+            schema,
+            max_windows=self.max_windows,
+            frames=self.frames,
+            vectors=self.vectors,
+            texts_apart=self.shape.texts_apart,
+        )
 
     def tokens(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
         """Tokens (item, part, dim) and which are present, bool (item, part)."""

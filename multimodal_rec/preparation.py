@@ -9,7 +9,6 @@ import torch
 from multimodal_rec.behaviour import item_behaviour
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
-from multimodal_rec.content import ItemContent
 from multimodal_rec.errors import ItemError
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures, PreparedMemory
@@ -34,14 +33,7 @@ def training_data(
     towers = {name: model.tower(name) for name in model.towers}
     content = ContentFeatures(
         towers,
-        ItemContent(
-            part.items,
-            part.schema,
-            max_windows=model.max_windows,
-            frames=model.frames,
-            vectors=model.vectors,
-            texts_apart=model.shape.texts_apart,
-        ),
+        model.content_of(part.items, part.schema),
         cache=cache,
         num_workers=training.num_workers,
         prepared=PreparedMemory(),

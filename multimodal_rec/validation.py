@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.content import ItemContent
 from multimodal_rec.evaluation import evaluate_ranking
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures, PreparedMemory
@@ -140,14 +139,7 @@ class LateItems:
         self._model = model
         towers = {name: model.tower(name) for name in model.towers}
         items = valid.items.loc[valid.items["item_id"].isin(ids)]
-        content = ItemContent(
-            items,
-            valid.schema,
-            max_windows=model.max_windows,
-            frames=model.frames,
-            vectors=model.vectors,
-            texts_apart=model.shape.texts_apart,
-        )
+        content = model.content_of(items, valid.schema)
         self._content = ContentFeatures(towers, content, cache=cache, prepared=PreparedMemory())
         attributes, known = vocabulary.item_attributes(items)
         here = [known]

@@ -12,9 +12,6 @@ from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
 
-OWN = "model"
-"""The name of the model's own score among those that are blended."""
-
 
 @final
 class Blend(nn.Module):
@@ -32,11 +29,6 @@ class Blend(nn.Module):
         self.scores = nn.ModuleDict(scores)
         self.content = content
         self.register_buffer("weights", torch.ones(2, 1 + len(scores)))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is blended, in the order of the weights."""
-        return (OWN, *self.scores)
 
     @property
     def learned(self) -> Tensor:

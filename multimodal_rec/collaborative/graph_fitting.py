@@ -54,10 +54,7 @@ class GraphLearner(Learner[GraphScore]):
         super().__init__()
         self._config, events = config, log.events
         did = log.weights > 0
-        pairs = (np.ones(int(did.sum()), np.float32), (events.user_index[did], events.item_index[did]))
-        self._took = took = sparse.csr_array(sparse.coo_array(pairs, shape=(log.num_people, log.num_items)))
-        took.sum_duplicates()
-        took.data[:] = 1
+        self._took = took = log.took()
         counts = np.asarray(took.sum(axis=0))
         self._share = counts / max(float(counts.sum()), 1.0)
         self.side = ItemSide(log.content, counts > 0, config.dim, scale=0.1)

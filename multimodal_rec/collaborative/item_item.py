@@ -59,7 +59,7 @@ class ItemItemScore(CollaborativeScore):
         config = ItemItemConfig() if config is None else config
         score = cls(log.num_items, len(event_weights), rank=config.rank)
         score.speaks.copy_(torch.tensor([float(weight > 0) for weight in event_weights]))
-        taken = _taken(log)
+        taken = sparse.csr_array(log.took().astype(np.float64))
         known = np.flatnonzero(np.asarray(taken.sum(axis=0)) > 0)
         if len(known) == 0:
             return score
@@ -108,17 +108,6 @@ class ItemItemScore(CollaborativeScore):
         total = F.embedding_bag(item_index.clamp(min=0), sides, mode="sum", per_sample_weights=weights)
         num_taken = weights.sum(dim=1, keepdim=True).clamp(min=1.0)
         return self.scale * total / num_taken**self.damping
-
-
-def _taken(log: Log) -> sparse.csr_array:
-    """Float64 (person, item) of 0 and 1: who took what."""
-    speaks = log.weights > 0
-    pairs = (log.events.user_index[speaks], log.events.item_index[speaks])
-    shape = (log.num_people, log.num_items)
-    taken = sparse.csr_array(sparse.coo_array((np.ones(len(pairs[0])), pairs), shape=shape))
-    taken.sum_duplicates()
-    taken.data[:] = 1.0
-    return taken
 
 
 def _likeness(content: Mapping[str, ContentBlock], known: np.ndarray) -> list[np.ndarray]:

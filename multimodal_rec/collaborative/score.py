@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from torch import Tensor, nn
 
 from multimodal_rec.history import Events, HistoryBatch
@@ -36,6 +37,15 @@ class Log(NamedTuple):
     """Float32 (person, person width): encoded attributes, 0 where unknown."""
     content: Mapping[str, ContentBlock]
     """Name of the kind → content of the items."""
+
+    def took(self) -> sparse.csr_array:
+        """Who took what: float32 (person, item) of 0 and 1."""
+        did = self.weights > 0
+        pairs = (np.ones(int(did.sum()), np.float32), (self.events.user_index[did], self.events.item_index[did]))
+        took = sparse.csr_array(sparse.coo_array(pairs, shape=(self.num_people, self.num_items)))
+        took.sum_duplicates()
+        took.data[:] = 1
+        return took
 
 
 class CollaborativeScore(nn.Module, ABC):

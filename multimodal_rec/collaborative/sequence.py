@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from multimodal_rec.collaborative.settings import SequenceConfig
 
 
 @final
@@ -51,6 +53,17 @@ class SequenceEncoder(nn.Module):
         self.blocks = nn.Sequential(*(CausalBlock(dim, num_heads, dropout) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
+
+    @classmethod
+    def of(cls, settings: SequenceConfig) -> Self:
+        """The encoder that these settings describe, its weights drawn anew."""
+        return cls(
+            settings.dim,
+            num_blocks=settings.num_blocks,
+            num_heads=settings.num_heads,
+            max_events=settings.window,
+            dropout=settings.dropout,
+        )
 
     def forward(self, events: Tensor, person: Tensor | None = None) -> Tensor:
         """States (batch, event + 1, dim) from event vectors (batch, event, dim), oldest first; state t has read t.

@@ -97,13 +97,7 @@ class SequenceLearner(Learner[SequenceScore]):
         counts = np.bincount(self._item[self._weight > 0], minlength=log.num_items)
         self._share = counts / max(counts.sum(), 1)
         self.side = ItemSide(log.content, counts > 0, config.dim, scale=0.02)
-        encoder = SequenceEncoder(
-            config.dim,
-            num_blocks=config.num_blocks,
-            num_heads=config.num_heads,
-            max_events=config.window,
-            dropout=config.dropout,
-        )
+        encoder = SequenceEncoder.of(config)
         num_kinds = int(self._kind.max(initial=0)) + 1
         self.score = SequenceScore(
             encoder, num_items=log.num_items, num_kinds=num_kinds, person_width=log.people.shape[1]

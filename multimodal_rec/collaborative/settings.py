@@ -31,14 +31,17 @@ class CollaborativeConfig:
     """Draws the weights, the order of training and what is hidden."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "epochs", "every", "patience", "max_candidates"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Expected at least 1.")
+        self._check_at_least_one("dim", "epochs", "every", "patience", "max_candidates")
         if not self.learning_rate > 0 or not 0 < self.last_rate <= 1 or not self.weight_decay >= 0:
             raise ConfigError(
                 f"learning_rate is {self.learning_rate}, last_rate {self.last_rate} and weight_decay "
                 f"{self.weight_decay}. Expected a rate above 0, a share above 0 and up to 1, and at least 0."
             )
+
+    def _check_at_least_one(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Expected at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,7 @@ class SequenceConfig(CollaborativeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_blocks", "num_heads", "window", "horizon", "events_a_step"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Expected at least 1.")
+        self._check_at_least_one("num_blocks", "num_heads", "window", "horizon", "events_a_step")
         if self.dim % self.num_heads or not 0 <= self.dropout < 1 or not 0 < self.decay <= 1:
             raise ConfigError(
                 f"dim is {self.dim} with {self.num_heads} heads, dropout {self.dropout} and decay {self.decay}. "
