@@ -16,9 +16,9 @@ from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbedReport, check_failures
 from multimodal_rec.errors import ItemError, NotFittedError, UnknownIdError
-from multimodal_rec.evaluation import Evaluation, evaluate_ranking
-from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_role, check_written
-from multimodal_rec.evaluation.protocol import Protocol, check_protocol
+from multimodal_rec.evaluation import Evaluation
+from multimodal_rec.evaluation.leaks import check_disjoint, check_role, check_written
+from multimodal_rec.evaluation.protocol import Protocol
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
@@ -26,6 +26,7 @@ from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
+from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.retrieval import Query, top_k
@@ -247,48 +248,21 @@ class Recommender:
         log is not older than a test part of a split by time, or where that part's items or people were written too
         late.
         """
-        known = self._log_known(protocol)
-        check_disjoint({"fitted": known, "test": test.interactions})
-        if test.part is not None:
-            check_before(known, test.part, what="the features and histories that this model reads")
-        check_written(test, known)
-        given = None if test.part is None else test.part.given
+        trained = self._fitted()
+        known = known_before(trained, test, protocol)
         late = test.items.loc[~test.items["item_id"].isin(self._ready().ids)]
         if len(late):
             self.embed(late, on_error="quarantine")
-        scorer = self._ready()
-        unread = [item_id for item_id in test.item_ids if item_id not in scorer.item_rows]
-        item_ids = [*scorer.ids, *unread]
-        known = known.loc[known["item_id"].isin(item_ids)]
-        if given is not None or protocol != "full":
-            known = known if given is None else pd.concat([known, given], ignore_index=True)
-            scorer = self._scorer_of(known)
-        log = test.interactions.loc[test.event_weights > 0]
-        columns = self._fitted().vocabulary.context.columns
-
-        def score_queries(queries: pd.DataFrame) -> np.ndarray:
-            contexts = None if "context" in without else queries.loc[:, list(columns)]
-            encoded = self._contexts(contexts, len(queries))
-            scores = np.full((len(queries), len(item_ids)), -np.inf, dtype=np.float32)
-            users = queries["user_id"].tolist()
-            retrieval = score == "retrieval"
-            scores[:, : len(scorer.ids)] = scorer.rank(users, encoded, retrieval=retrieval, without=without)
-            return scores
-
-        return evaluate_ranking(
-            score_queries,
-            log,
+        same = len(known) == trained.store.num_interactions
+        return judge(
+            self._ready() if same else trained.scorer(known),
+            test,
             known=known,
-            item_ids=item_ids,
-            context_columns=columns,
+            vocabulary=trained.vocabulary,
             candidates=candidates,
+            retrieval=score == "retrieval",
+            without=without,
         )
-
-    def _log_known(self, protocol: Protocol) -> pd.DataFrame:
-        trained = self._fitted()
-        check_protocol(protocol)
-        log = trained.store.read_interactions()
-        return log if protocol == "full" else log.iloc[: trained.num_fitted]
 
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""
@@ -367,7 +341,7 @@ class Recommender:
     def _ready(self) -> Scorer:
         trained = self._fitted()
         if self._scorer is None:
-            self._scorer = self._scorer_of(trained.store.read_interactions())
+            self._scorer = trained.scorer(trained.store.read_interactions())
         return self._scorer
 
     def _searched(self) -> Shortlist:
@@ -375,7 +349,3 @@ class Recommender:
         if self._shortlist is None or self._shortlist.scorer is not scorer:
             self._shortlist = Shortlist(scorer, index_path(self._store_uri), model=self._fitted().job.fingerprint)
         return self._shortlist
-
-    def _scorer_of(self, log: pd.DataFrame) -> Scorer:
-        trained = self._fitted()
-        return Scorer.of_store(trained.job, trained.store, log=log, length=self.config.history_length)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +21,7 @@ from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.rows import Layout
 from multimodal_rec.schema import Schema
+from multimodal_rec.scorer import Scorer
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
 
@@ -54,6 +56,10 @@ class Trained:
             cache=self.cache,
             num_workers=self.num_workers,
         )
+
+    def scorer(self, log: pd.DataFrame) -> Scorer:
+        """Scores over this model's rows of the store, with the people of `log`, interactions as it keeps them."""
+        return Scorer.of_store(self.job, self.store, log=log, length=self.config.history_length)
 
     def write(self, folder: Path, *, with_store: bool) -> None:
         """Configuration, vocabulary and weights as JSON and safetensors; `with_store` adds a copy of the store."""

@@ -1,4 +1,4 @@
-"""The command line's verbs on a filled store: index and export."""
+"""Verbs on a store: embed, index and export."""
 
 # torch and pandas take seconds to import; inside the verbs they delay neither `--help` nor a mistyped option.
 # ruff: noqa: PLC0415
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from multimodal_rec.commands.loading import load
 from multimodal_rec.options import DebugFlag, JsonFlag, ModelFolder, StoreFolder
 from multimodal_rec.terminal import Terminal
 
@@ -22,6 +23,45 @@ class NumbersChoice(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     BINARY = "binary"
+
+
+def embed(
+    model: ModelFolder,
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="Catalogue folder with the items to embed.")],
+    *,
+    store: StoreFolder,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Embed what is new or changed among a catalogue's items. Status 1 where an item could not be embedded."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        from multimodal_rec.catalogue import Catalogue
+
+        # One broken row must not keep the others out of the store: it is set aside and listed.
+        found = Catalogue.read(items, on_error="quarantine")
+        report = load(model, store).embed(found.items, on_error="quarantine")
+        set_aside = [str(problem) for problem in found.quarantined]
+        if as_json:
+            terminal.write_json(
+                {
+                    "store": store,
+                    "embedded": report.embedded,
+                    "unchanged": report.unchanged,
+                    "failed": report.failed,
+                    "set_aside": set_aside,
+                }
+            )
+        else:
+            terminal.write_line(
+                f"{report.embedded} embedded, {report.unchanged} unchanged, {len(report.failed)} failed"
+            )
+            for item_id, reason in report.failed.items():
+                terminal.write_line(f"item '{item_id}': {reason}")
+            for line in set_aside:
+                terminal.write_line(f"set aside: {line}")
+        if report.failed or set_aside:
+            raise typer.Exit(1)
 
 
 def index(
@@ -38,9 +78,8 @@ def index(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         from multimodal_rec.index import EXACT_UP_TO
-        from multimodal_rec.recommender import Recommender
 
-        recommender = Recommender.load(model, store=store)
+        recommender = load(model, store)
         report = recommender.build_index(exact_up_to=EXACT_UP_TO if exact_up_to is None else exact_up_to)
         if as_json:
             terminal.write_json(report.to_dict())
@@ -66,11 +105,12 @@ def export(
     """Write a store's embeddings for other software, and say what is lost."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        from multimodal_rec.recommender import Recommender
-
-        recommender = Recommender.load(model, store=store)
+        recommender = load(model, store)
         report = recommender.export(out, part=part, numbers=numbers.value, dims=dims)
         if as_json:
             terminal.write_json(report.to_dict())
         else:
             terminal.write_line(str(report))
+
+
+VERBS = (embed, index, export)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from multimodal_rec.cli import app
+from multimodal_rec.commands.storing import NumbersChoice
 from multimodal_rec.compression import NUMBERS
-from multimodal_rec.store_commands import NumbersChoice
 
 
 def call(*arguments: object):
