@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from multimodal_rec.balance import balance
 from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.collaborative.content_map import ContentMap
 from multimodal_rec.collaborative.details import AttributeDetails
@@ -26,18 +26,14 @@ from multimodal_rec.collaborative.settings import (
     GraphConfig,
     SequenceConfig,
 )
-from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.fields import FieldEncoder
 from multimodal_rec.model import ItemFeatures, RecommenderModel
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.validation import Validator
 
-ScoredT = TypeVar("ScoredT")
 OnEpoch = Callable[[int, float, float | None], None]
 """Told an epoch, its mean loss, and what validation said, if it was asked."""
-NEW, TAKEN = 0, 1
-"""Rows of a blend's weights."""
 
 
 class Choice(NamedTuple):
@@ -47,6 +43,8 @@ class Choice(NamedTuple):
     """Score → passes over the log."""
     weights: Tensor
     """As of `Blend.weights`."""
+    offset: Tensor
+    """As of `Blend.offset`."""
 
 
 def blend_in(
@@ -71,7 +69,7 @@ def blend_in(
     epochs: dict[str, int] = {}
     for name, config in settings.items():
         validate = None
-        if choice is None and validator is not None and validator.ranks_known_items:
+        if choice is None and validator is not None and validator.people_of("known"):
             validate = _alone(validator)
         after = None if choice is None else choice.epochs[name]
         fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
@@ -80,10 +78,11 @@ def blend_in(
     model.blend = Blend(scores, Expectation.of(maps, log.content, details=details)).to(model.log_temperature.device)
     if choice is not None:
         model.blend.weights.copy_(choice.weights)
+        model.blend.offset.copy_(choice.offset)
         return choice
     if validator is not None:
-        _weigh(model.blend, validator)
-    return Choice(epochs, model.blend.weights.clone())
+        balance(model.blend, validator)
+    return Choice(epochs, model.blend.weights.clone(), model.blend.offset.clone())
 
 
 def _map(score: CollaborativeScore, log: Log, taken: np.ndarray) -> ContentMap:
@@ -158,39 +157,3 @@ def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
         return validator.ndcg_of(score_people, scorer)
 
     return validate
-
-
-def _weigh(blend: Blend, validator: Validator) -> None:
-    """Set the weights to those that rank the validation part best."""
-    start = blend.weights.clone()
-
-    def scored(column: int, score: Callable[[], ScoredT]) -> ScoredT:
-        """What `score` gives while one score alone counts."""
-        blend.weights.zero_()
-        blend.weights[:, column] = 1
-        return score()
-
-    alone = [scored(column, validator.scorer) for column in range(start.shape[1])]
-    taken = alone[0].taken.cpu().numpy().astype(int)
-    parts: list[list[np.ndarray]] = []
-
-    def record(_: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
-        own = [scored(column, partial(scorer.rank, people, contexts)) for column, scorer in enumerate(alone)]
-        parts.append(own)
-        return own[0]
-
-    validator.ndcg_of(record, alone[0])
-
-    def measure(weights: Tensor) -> float:
-        by_item = weights.cpu().numpy()[taken]
-        batches = iter(parts)
-
-        def blended(*_: object) -> np.ndarray:
-            # Asked in the order in which the parts were recorded.
-            return np.sum([part * by_item[:, column] for column, part in enumerate(next(batches))], axis=0)
-
-        return validator.ndcg_of(blended, alone[0])
-
-    asked = [row for row, some in ((NEW, validator.ranks_late_items), (TAKEN, validator.ranks_known_items)) if some]
-    weights, _ = weigh(measure, start, rows=asked)
-    blend.weights.copy_(weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.vocabulary import Vocabulary
 
+Kind = Literal["new", "known"]
+"""Items that nobody took in the training part, and the others."""
 ScoreOfScorer = Callable[[Scorer, Sequence[str], np.ndarray], np.ndarray]
 """A scorer, people and their contexts → scores (person, item) in the order of the scorer's items."""
 
@@ -51,6 +54,7 @@ class Validator:
         self._late = LateItems(model, vocabulary, valid, ids, cache=cache)
         self._ids = [*train.item_ids, *self._late.ids]
         self._candidates = self._late.ids if cold else None
+        self._taken = {item_id for item_id, taken in zip(train.item_ids, data.behaviour.present, strict=True) if taken}
         rows = {item_id: row for row, item_id in enumerate(self._ids)}
         users = train.interactions[["user_id"]].iloc[:0] if train.users is None else train.users
         given = None if valid.part is None else valid.part.given
@@ -71,22 +75,19 @@ class Validator:
         """Whether anything is left to rank."""
         return len(self._log) > 0
 
-    @property
-    def ranks_late_items(self) -> bool:
-        """Whether some of what is to be found was not there in training."""
-        return bool(self._log["item_id"].isin(self._late.ids).any())
-
-    @property
-    def ranks_known_items(self) -> bool:
-        """Whether some of what is to be found was there in training."""
-        return not bool(self._log["item_id"].isin(self._late.ids).all())
+    def people_of(self, kind: Kind) -> int:
+        """How many people took something of this kind."""
+        return len(set(self._of(kind)["user_id"]))
 
     def ndcg(self) -> float:
         """Mean NDCG@10 over people, of the model as it is now."""
         return self.ndcg_of(Scorer.rank)
 
-    def ndcg_of(self, score: ScoreOfScorer, scorer: Scorer | None = None) -> float:
-        """Mean NDCG@10 over people of any scores over the model's items; `scorer`: None makes one of the model."""
+    def ndcg_of(self, score: ScoreOfScorer, scorer: Scorer | None = None, *, kind: Kind | None = None) -> float:
+        """Mean NDCG@10 over people of any scores over the model's items; `scorer`: None makes one of the model.
+
+        `kind`: only items of this kind are to be found; all are ranked.
+        """
         scorer = self.scorer() if scorer is None else scorer
         columns = list(self._vocabulary.context.columns)
 
@@ -96,13 +97,16 @@ class Validator:
 
         evaluation = evaluate_ranking(
             score_queries,
-            self._log,
+            self._log if kind is None else self._of(kind),
             known=self._known,
             item_ids=self._ids,
             context_columns=columns,
             candidates=self._candidates,
         )
         return evaluation.means()["ndcg@10"]
+
+    def _of(self, kind: Kind) -> pd.DataFrame:
+        return self._log.loc[self._log["item_id"].isin(self._taken).to_numpy() == (kind == "known")]
 
     def scorer(self) -> Scorer:
         """A scorer over all items that are ranked, by the model as it is now."""

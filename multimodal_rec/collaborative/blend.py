@@ -12,23 +12,29 @@ from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
 
+NEW, TAKEN = 0, 1
+"""Rows of a blend's weights."""
+
 
 @final
 class Blend(nn.Module):
-    """score(person, i) = w_0 · model(person, i) + Σ_s w_s ⟨people_s(person), items_s(i)⟩
+    """score(person, i) = w_0 · model(person, i) + Σ_s w_s ⟨people_s(person), items_s(i)⟩ + b
 
-    with weights w of their own for items that somebody took and for new ones. Scores are trained apart and weighed on
-    validation: what one of them fits too closely no other has to make up for.
+    with weights w of their own for items that somebody took and for new ones, and b added to new ones alone. Scores
+    are trained apart and weighed on validation: what one of them fits too closely no other has to make up for.
     """
 
     weights: Tensor
     """Buffer (2, 1 + score): for new items, then for those that somebody took; the model's own weight first."""
+    offset: Tensor
+    """Buffer (): what is added to the scores of new items, which stand among known ones by it."""
 
     def __init__(self, scores: Mapping[str, CollaborativeScore], content: Expectation) -> None:
         super().__init__()
         self.scores = nn.ModuleDict(scores)
         self.content = content
         self.register_buffer("weights", torch.ones(2, 1 + len(scores)))
+        self.register_buffer("offset", torch.zeros(()))
 
     @property
     def learned(self) -> Tensor:
@@ -59,12 +65,14 @@ class Blend(nn.Module):
         """The items' side of all scores, weighed, (item, dim)."""
         weights = self.weights[taken.long(), 1:]
         sides = [score.items(part) for score, part in zip(self._scores(), self._split(vectors), strict=True)]
-        return torch.cat([side * weights[:, [index]] for index, side in enumerate(sides)], dim=1)
+        added = torch.where(taken, 0.0, self.offset).unsqueeze(1)
+        return torch.cat([*(side * weights[:, [index]] for index, side in enumerate(sides)), added], dim=1)
 
     def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
         """The people's side of all scores, (person, dim); arguments as of `CollaborativeScore.people`."""
         parts = zip(self._scores(), self._split(vectors), strict=True)
-        return torch.cat([score.people(history, part, person) for score, part in parts], dim=1)
+        sides = [score.people(history, part, person) for score, part in parts]
+        return torch.cat([*sides, person.new_ones(len(person), 1)], dim=1)
 
     def own(self, taken: Tensor) -> Tensor:
         """How much the model's own score counts for each item, (item,)."""

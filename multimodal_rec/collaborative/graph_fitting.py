@@ -120,7 +120,7 @@ def _alike(log: Log, took: sparse.csr_array, config: GraphConfig) -> list[tuple[
     if config.num_neighbours == 0:
         return []
     taken = np.asarray(took.sum(axis=0)) > 0
-    blocks = [directions(block) for block in log.content.values()]
+    blocks = [block for block in map(directions, log.content.values()) if block.any()]
     found = [(1 / len(blocks), Edges.of(nearest(block, taken, config.num_neighbours))) for block in blocks]
     if log.num_items <= config.max_predicted:
         content = np.hstack([np.zeros((log.num_items, 1), np.float32), *blocks]) / max(len(blocks), 1) ** 0.5

@@ -144,7 +144,8 @@ def test_a_stored_embedding_is_made_of_what_is_stored_beside_it(blended: Recomme
         for array in (table.tokens, table.present, table.content, table.vectors, table.embeddings)
     )
     made = model.embeddings(tokens, present, model.item_vectors(content[:, :-1], present, learned))
-    assert stored.shape[1] == 4 * 8 + 8 + 8 + 4
+    # The last number places new items among known ones.
+    assert stored.shape[1] == 4 * 8 + 8 + 8 + 4 + 1
     torch.testing.assert_close(stored, made, atol=1e-2, rtol=1e-2)
 
 

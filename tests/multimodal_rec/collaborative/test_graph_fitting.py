@@ -67,8 +67,11 @@ def test_vectors_are_the_rounds_through_the_graph(num_rounds: int) -> None:
     took[:, 4] = 0
     content = ContentBlock(random.normal(size=(5, 3)).astype(np.float32), np.ones(5, dtype=bool))
     pairs = [(int(u), int(i)) for u, i in zip(*np.nonzero(took), strict=True)]
-    log = log_of(pairs, num_people=7, num_items=5)._replace(content={"text": content})
+    # A block that tells nothing, as of attributes that nobody declared, takes nothing from what the others weigh.
+    silent = ContentBlock(np.zeros((5, 1), dtype=np.float32), np.zeros(5, dtype=bool))
+    log = log_of(pairs, num_people=7, num_items=5)._replace(content={"text": content, "attributes": silent})
     learner = GraphLearner(log, GraphConfig(**{**vars(QUICK), "num_rounds": num_rounds}))
+    assert [share for share, _ in learner._alike] == [1.0, 1.0]
     with torch.no_grad():
         learner.refresh()
     degree = np.maximum(took.sum(axis=0), 1) ** -0.5
