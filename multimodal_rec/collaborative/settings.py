@@ -89,8 +89,8 @@ class GraphConfig(CollaborativeConfig):
     """How often embeddings go from items to people and back."""
     num_neighbours: int = 10
     """How many items each adds to itself: of the nearest in content, and of those that foretell it best; 0: none."""
-    max_predicted: int = 5000
-    """Up to so many items, those that foretell an item are sought: their search is dense in items."""
+    max_predicted: int = 8000
+    """Up to so many items, those that foretell an item are sought: their search holds matrices of items by items."""
     temperature: float = 0.2
     """Divides the cosine. Learned, it falls, and the score overfits from the tenth epoch on."""
     hidden: float = 0.2
