@@ -18,12 +18,10 @@ from multimodal_rec.model import ModalityFeatures
 from multimodal_rec.read_ahead import read_ahead
 from multimodal_rec.transfer import RowsBatch, on_device
 from towers import Tower
+from towers.lengths import batches_by_length
 
 _BLOCK = 4096
 """Texts that are tokenised and sorted by length together."""
-
-_SHORTEST_BATCH = 16
-"""A batch of texts may end here, where the next text is longer: few items cost little more a piece than many."""
 
 _KEEP_SECONDS = 5.0
 """What slow backbones gave is kept at least this often, so that a killed run has little to do again."""
@@ -187,8 +185,7 @@ class ContentFeatures:
         for block in in_groups(rows, _BLOCK):
             pairs = self._texts(tower, block, modality)
             lengths = tower.backbone.lengths([prepared for _, prepared in pairs])
-            order = sorted(range(len(pairs)), key=lengths.__getitem__)
-            for batch in _alike(order, lengths, size):
+            for batch in batches_by_length(lengths, size):
                 yield _collated(tower, [pairs[place] for place in batch])
 
     def _texts(self, tower: Tower, rows: Sequence[int], modality: str) -> list[tuple[int, Prepared]]:
@@ -279,19 +276,6 @@ class _Keeper:
 def _collated(tower: Tower, pairs: Sequence[tuple[int, Prepared]]) -> RowsBatch:
     batch = tower.collate([prepared for _, prepared in pairs])
     return RowsBatch([row for row, _ in pairs], batch.counts.tolist(), batch)
-
-
-def _alike(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The places in `order`, of rising lengths, in batches of at most `size`, of one length where that has enough."""
-    batch: list[int] = []
-    for place in order:
-        longer = bool(batch) and lengths[place] > lengths[batch[-1]] and len(batch) >= _SHORTEST_BATCH
-        if len(batch) == size or longer:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _padded(rows: Sequence[np.ndarray | None], dim: int) -> ModalityFeatures:
