@@ -163,6 +163,15 @@ class ItemStore:
         rows = self._read("items", ["item_id", *marks, "model"]).sort_by("item_id")
         return pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in rows.column_names})
 
+    def read_marks(self, ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """What those of `ids` that are stored were embedded from: id → the marks of `embedded`, and `attributes`."""
+        marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
+        found: dict[str, dict[str, str | None]] = {}
+        for where in _filters("item_id", ids):
+            rows = self._read("items", ["item_id", *marks, "model", "attributes"], where)
+            found.update((row.pop("item_id"), row) for row in rows.to_pylist())
+        return found
+
     def stale(self, model: str) -> list[str]:
         """The ids, sorted, whose row another model than `model` wrote. `read_items` leaves them out."""
         return sorted(self._read("items", ["item_id"], f"model != {_quote(model)}")["item_id"].to_pylist())
@@ -239,13 +248,26 @@ class ItemStore:
         rows = self._read("users", ["user_id", "attributes"]).sort_by("user_id")
         return with_json(rows.select(["user_id"]).to_pandas(), rows["attributes"])
 
-    def record_failures(self, reasons: Mapping[str, str]) -> None:
-        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one."""
+    def record_failures(self, reasons: Mapping[str, str], marks: Mapping[str, str] | None = None) -> None:
+        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one.
+
+        `marks`: item_id → what was tried, for whoever asks whether trying again makes sense.
+        """
+        marks = {} if marks is None else marks
         columns = {
             "item_id": pa.array(list(reasons), pa.string()),
             "reason": pa.array(list(reasons.values()), pa.string()),
+            "mark": pa.array([marks.get(item_id) for item_id in reasons], pa.string()),
         }
         self._upsert("failures", "item_id", {**columns, "at": now(len(reasons))})
+
+    def read_failures(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
+        """Id → mark and reason, of those of `ids` that ever failed, whether they were written since or not."""
+        found: dict[str, tuple[str | None, str]] = {}
+        for where in _filters("item_id", ids):
+            rows = self._read("failures", ["item_id", "mark", "reason"], where)
+            found.update((row["item_id"], (row["mark"], row["reason"])) for row in rows.to_pylist())
+        return found
 
     def failures(self) -> pd.DataFrame:
         """The items that could not be embedded and were not written since: item_id, reason, at (UTC); by id."""

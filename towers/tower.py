@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from towers import artefact
 from towers.backbone import Backbone, hash_state
 from towers.layers import block_names, depth_of
+from towers.lengths import batches_by_length
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
 from towers.side import SideNetwork
 from towers.tuning import apply_tuning, keeps_backbone, merge_adapter
@@ -32,9 +33,15 @@ class TowerBatch(NamedTuple):
     counts: Tensor
     """int64 (batch,): how many windows each item has, at least 1."""
 
-    def to(self, device: torch.device | str) -> TowerBatch:
-        """The same batch on another device."""
-        return TowerBatch({name: tensor.to(device) for name, tensor in self.windows.items()}, self.counts.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TowerBatch:
+        """The same batch on another device; `non_blocking` does not wait for the copy of pinned memory to end."""
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.windows.items()}
+        return TowerBatch(moved, self.counts.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> TowerBatch:
+        """The same batch in memory that a GPU can fetch by itself; only where there is a GPU."""
+        windows = {name: tensor.pin_memory() for name, tensor in self.windows.items()}
+        return TowerBatch(windows, self.counts.pin_memory())
 
 
 @final
@@ -111,6 +118,10 @@ class Tower(nn.Module):
         """
         return self.backbone.prepare(value, self.max_windows)
 
+    def prepare_many(self, values: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """`prepare_one` of each value, faster together where the library reads many at once."""
+        return self.backbone.prepare_many(values, self.max_windows)
+
     def collate(self, prepared: Sequence[dict[str, Tensor]]) -> TowerBatch:
         """A batch of what `prepare_one` gave. Raises `ValueError` for an empty sequence."""
         if not prepared:
@@ -119,8 +130,8 @@ class Tower(nn.Module):
         return TowerBatch(self.backbone.collate(prepared), counts)
 
     def prepare(self, inputs: Sequence[Any]) -> TowerBatch:
-        """A CPU batch of raw inputs: `prepare_one` of each, collated."""
-        return self.collate([self.prepare_one(value) for value in inputs])
+        """A CPU batch of raw inputs, prepared and collated."""
+        return self.collate(self.prepare_many(inputs))
 
     def features(self, batch: TowerBatch) -> tuple[Tensor, Tensor]:
         """The backbone's rows (batch, window, feature_dim), zero where absent, and which windows are present.
@@ -135,6 +146,9 @@ class Tower(nn.Module):
                 base, layers = self.backbone.layered(batch.windows)
                 rows = torch.cat([base, *layers], dim=-1)
             counts = batch.counts
+            if len(rows) == len(counts):
+                # One window an item, as most have: nothing to lay out, and no GPU is waited for.
+                return rows.unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
             width = int(counts.max())
             present = torch.arange(width, device=counts.device)[None, :] < counts[:, None]
             features = rows.new_zeros(len(counts), width, rows.shape[-1])
@@ -162,23 +176,26 @@ class Tower(nn.Module):
         modules = dict.fromkeys([*self.modules(), *self.backbone.modules()])
         modes = [(module, module.training) for module in modules]
         device = next(self.projection.parameters()).device
-        rows: list[np.ndarray] = []
+        rows = np.zeros((len(inputs), self.embedding_dim if project else self.backbone_dim), dtype=np.float32)
+        # Where lengths differ, many are sorted by them; pictures are too large to be held so many at once.
+        block = 64 * batch_size if self.backbone.varies else batch_size
         try:
             for module, _ in modes:
                 module.training = False
             with torch.inference_mode():
-                for start in range(0, len(inputs), batch_size):
-                    batch = self.prepare(inputs[start : start + batch_size]).to(device)
-                    features, present = self.features(batch)
-                    pooled = masked_mean(self.adapted(features), present)
-                    out = self.project(features, present) if project else pooled
-                    rows.append(out.float().cpu().numpy())
+                for start in range(0, len(inputs), block):
+                    prepared = self.prepare_many(inputs[start : start + block])
+                    lengths = self.backbone.lengths(prepared) if self.backbone.varies else [0] * len(prepared)
+                    for places in batches_by_length(lengths, batch_size):
+                        batch = self.collate([prepared[place] for place in places]).to(device)
+                        features, present = self.features(batch)
+                        pooled = masked_mean(self.adapted(features), present)
+                        out = self.project(features, present) if project else pooled
+                        rows[[start + place for place in places]] = out.float().cpu().numpy()
         finally:
             for module, mode in modes:
                 module.training = mode
-        if not rows:
-            return np.zeros((0, self.embedding_dim if project else self.backbone_dim), dtype=np.float32)
-        return np.concatenate(rows)
+        return rows
 
     def train(self, mode: bool = True) -> Tower:
         """Set training mode; whatever of the backbone is kept stays in evaluation mode.
