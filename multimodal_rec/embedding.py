@@ -60,7 +60,7 @@ class EmbeddingJob:
         fingerprint = self.fingerprint
         current = store.read_items(model=fingerprint)
         attributes = dict(zip(current.ids, map(to_json, current.attributes), strict=True))
-        stored = store.embedded().set_index("item_id")
+        stored = store.embedded(fingerprint).set_index("item_id")
         embedded, unchanged, failed = 0, 0, {}
         for start in range(0, len(items), _CHUNK):
             chunk = items.iloc[start : start + _CHUNK]
@@ -218,7 +218,9 @@ class EmbeddingJob:
         present = np.zeros(len(ids), dtype=bool)
         old = [index for index, is_same in enumerate(same) if is_same]
         if old:
-            numbers[old], present[old] = store.read_modality(name, [ids[index] for index in old])
+            numbers[old], present[old] = store.read_modality(
+                name, [ids[index] for index in old], model=self.fingerprint
+            )
         new = [index for index, is_same in enumerate(same) if not is_same]
         if new:
             device = self.model.log_temperature.device
