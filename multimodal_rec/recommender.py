@@ -26,6 +26,7 @@ from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
+from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
@@ -117,14 +118,27 @@ class Recommender:
         self._scorer = None
         return self
 
-    def embed(self, items: pd.DataFrame, *, on_error: Literal["raise", "quarantine"] = "raise") -> EmbedReport:
+    def embed(
+        self,
+        items: Items,
+        *,
+        on_error: Literal["raise", "quarantine"] = "raise",
+        retry_failed: bool = False,
+        num_workers: int | None = None,
+        progress: bool = False,
+    ) -> EmbedReport:
         """Bring the store up to date with these items; only what is new or changed runs through a tower.
 
-        `items` as in `Catalogue.items`: media columns hold lists of absolute paths. Raises `ItemError` for items that
-        cannot be embedded, after all others were written; `on_error="quarantine"` reports them instead.
+        `items`: a frame as `Catalogue.items` holds it (media columns are lists of absolute paths), several of them one
+        after another, or the path of a catalogue's folder or of a parquet or CSV file of items; files are streamed and
+        never held whole. `retry_failed`: try again what failed and did not change. `num_workers`: processes that
+        decode media, by default as in training. `progress`: a bar with items a second and the time left. Raises
+        `ItemError` for items that cannot be embedded and rows that are no items, after all others were written;
+        `on_error="quarantine"` reports them instead.
         """
         trained = self._fitted()
-        report = trained.job.run(items, trained.store)
+        job = trained.job if num_workers is None else replace(trained.job, num_workers=num_workers)
+        report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
         self._scorer = None
         if on_error == "raise":
             check_failures(report)

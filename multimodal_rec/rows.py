@@ -25,7 +25,8 @@ EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "position", "event", "value"
 # it, two processes that insert the same id at the same moment leave two rows (tried: on every run).
 _KEY = {"lance-schema:unenforced-primary-key": "true"}
 _TIME = pa.timestamp("us", tz="UTC")
-_FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0
+"""The largest number that a row holds."""
 
 
 def _key(name: str) -> pa.Field:
@@ -37,7 +38,9 @@ _EVENT_TYPES |= {"event": pa.string(), "value": pa.float64(), "context": pa.stri
 OTHER_TABLES = {
     "interactions": pa.schema([_key("event_key"), *(pa.field(name, kind) for name, kind in _EVENT_TYPES.items())]),
     "users": pa.schema([_key("user_id"), pa.field("attributes", pa.string())]),
-    "failures": pa.schema([_key("item_id"), pa.field("reason", pa.string()), pa.field("at", _TIME)]),
+    "failures": pa.schema(
+        [_key("item_id"), pa.field("reason", pa.string()), pa.field("mark", pa.string()), pa.field("at", _TIME)]
+    ),
 }
 """Table name → Arrow schema of every table but those of items."""
 RELEASE_SCHEMA = pa.schema(
@@ -311,12 +314,12 @@ def _typed_event(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode(name: str, ids: Sequence[str], embeddings: np.ndarray, present: np.ndarray) -> pa.Array:
     filled = np.where(present[:, None], embeddings, 0.0)
-    bad = np.flatnonzero(~(np.abs(filled) <= _FLOAT16_MAX).all(axis=1)).tolist()
+    bad = np.flatnonzero(~(np.abs(filled) <= FLOAT16_MAX).all(axis=1)).tolist()
     if bad:
         raise ItemError(
             f"{len(bad)} of {len(ids)} items cannot be stored; none was written. Expected finite numbers that fit "
             "float16. Look at their media and at the model's weights, or write the batch without them.",
-            {ids[i]: f"'{name}' is NaN, infinite or beyond ±{_FLOAT16_MAX:.0f}" for i in bad},
+            {ids[i]: f"'{name}' is NaN, infinite or beyond ±{FLOAT16_MAX:.0f}" for i in bad},
         )
     flat = pa.array(filled.astype(np.float16).ravel(), pa.float16())
     return pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1], mask=pa.array(~present))

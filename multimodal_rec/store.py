@@ -159,8 +159,8 @@ class ItemStore:
     ) -> tuple[np.ndarray, np.ndarray]:
         """One modality's stored numbers, float32 (item, dim + content rank), and present, bool (item,).
 
-        In the order of `ids`; an id that is not stored is absent. From the rows that `embedded(model)` describes: for
-        the job that fuses an item again after another modality changed.
+        In the order of `ids`; an id that is not stored is absent. From the rows that `read_marks(ids, model)`
+        describes: for the job that fuses an item again after another modality changed.
         """
         if modality not in self.layout.modalities:
             raise ValueError(f"modality '{modality}' is none of this store's ({', '.join(self.layout.modalities)}).")
@@ -175,19 +175,20 @@ class ItemStore:
         order = np.array([position[item_id] for item_id in ids], dtype=np.int64)
         return embeddings[order], present[order]
 
-    def embedded(self, model: str | None = None) -> pd.DataFrame:
-        """What each stored item was embedded from: item_id, `{modality}_hash`, `{modality}_tower`, model; by id.
+    def read_marks(self, ids: Sequence[str], *, model: str | None = None) -> dict[str, dict[str, str | None]]:
+        """What those of `ids` that are stored were embedded from: id → `{modality}_hash`, `{modality}_tower`, model and
+        attributes; None where absent.
 
-        One row an id: that of `model` where it has one, else another model's of the same layout. Columns of objects,
-        None where absent. An item is current where all of them are what they would be now.
+        One row an id: that of `model` where it has one, else another model's of the same layout. An item is current
+        where all of them are what they would be now.
         """
         marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
-        names = ["item_id", *marks, "model"]
-        parts = [self._tables.read(name, names) for name in self._alike(model)]
-        rows = pa.concat_tables(parts) if parts else item_schema(self.layout).empty_table().select(names)
-        frame = pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in names})
-        once = frame.drop_duplicates("item_id", keep="last")
-        return once.sort_values("item_id", kind="stable", ignore_index=True)
+        found: dict[str, dict[str, str | None]] = {}
+        for name in self._alike(model):
+            for where in filters("item_id", ids):
+                rows = self._tables.read(name, ["item_id", *marks, "model", "attributes"], where)
+                found.update((row.pop("item_id"), row) for row in rows.to_pylist())
+        return found
 
     def stale(self, model: str) -> list[str]:
         """The ids, sorted, that other models embedded and `model` did not. `read_items` leaves them out."""
@@ -281,13 +282,26 @@ class ItemStore:
         rows = self._tables.read("users", ["user_id", "attributes"]).sort_by("user_id")
         return with_json(rows.select(["user_id"]).to_pandas(), rows["attributes"])
 
-    def record_failures(self, reasons: Mapping[str, str]) -> None:
-        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one."""
+    def record_failures(self, reasons: Mapping[str, str], marks: Mapping[str, str] | None = None) -> None:
+        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one.
+
+        `marks`: item_id → what was tried, for whoever asks whether trying again makes sense.
+        """
+        marks = {} if marks is None else marks
         columns = {
             "item_id": pa.array(list(reasons), pa.string()),
             "reason": pa.array(list(reasons.values()), pa.string()),
+            "mark": pa.array([marks.get(item_id) for item_id in reasons], pa.string()),
         }
         self._tables.upsert("failures", "item_id", {**columns, "at": now(len(reasons))})
+
+    def read_failures(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
+        """Id → mark and reason, of those of `ids` that ever failed, whether they were written since or not."""
+        found: dict[str, tuple[str | None, str]] = {}
+        for where in filters("item_id", ids):
+            rows = self._tables.read("failures", ["item_id", "mark", "reason"], where)
+            found.update((row["item_id"], (row["mark"], row["reason"])) for row in rows.to_pylist())
+        return found
 
     def failures(self) -> pd.DataFrame:
         """The items that could not be embedded and were not written since: item_id, reason, at (UTC); by id."""

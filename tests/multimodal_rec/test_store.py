@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from multimodal_rec.errors import ItemError, StoreError
-from multimodal_rec.rows import Layout
+from multimodal_rec.rows import Layout, to_json
 from tests.multimodal_rec.tiny_store import DIM, LAYOUT, open_store, rows
 
 
@@ -104,7 +104,7 @@ def test_another_model_may_have_another_layout(tmp_path: Path) -> None:
         store.write_items(replace(batch, embeddings=np.hstack([batch.embeddings, np.ones((1, 2))])))
         assert store.read_items(model="new").embeddings.shape == (1, 4 * DIM + 2)
         # Nothing of a row of another layout can be used again, and yet it is there.
-        assert store.embedded("new")["item_id"].tolist() == ["b"]
+        assert list(store.read_marks(["a", "b"], model="new")) == ["b"]
         assert store.stale("new") == ["a"]
         assert store.models == {"new": 1, "old": 2}
     assert open_store(tmp_path).read_items(model="old").ids == ["a", "b"]
@@ -115,23 +115,26 @@ def test_what_an_item_was_embedded_from_is_told_of_the_models_own_row_first() ->
     older, newer = rows(["a", "b", "c", "d"], model="m1"), rows(["b", "d"], model="m0", seed=1)
     store.write_items(older)
     store.write_items(newer)
-    assert store.embedded("m0")["model"].tolist() == ["m1", "m0", "m1", "m0"]
-    assert store.embedded("m1")["model"].tolist() == ["m1"] * 4
+    ids = ["a", "b", "c", "d"]
+    assert [store.read_marks(ids, model="m0")[item_id]["model"] for item_id in ids] == ["m1", "m0", "m1", "m0"]
+    assert [store.read_marks(ids, model="m1")[item_id]["model"] for item_id in ids] == ["m1"] * 4
     here = store.read_modality("image", ["b", "d"], model="m0")[0]
     np.testing.assert_array_equal(here, [np.zeros(DIM), newer.modalities["image"].embeddings[1]])
     there = store.read_modality("image", ["b", "d"], model="m1")[0]
     np.testing.assert_array_equal(there, older.modalities["image"].embeddings[[1, 3]])
 
 
-def test_embedded_says_what_each_row_was_made_from() -> None:
+def test_marks_say_what_each_row_was_made_from() -> None:
     store = open_store()
-    store.write_items(rows(["b", "a"]))
-    found = store.embedded()
-    assert found.columns.tolist() == ["item_id", "text_hash", "text_tower", "image_hash", "image_tower", "model"]
-    assert found.to_numpy().tolist() == [
-        ["a", "ta", "tower-text", "pa", "tower-i", "m1"],
-        ["b", "tb", "tower-text", None, None, "m1"],
-    ]
+    batch = rows(["b", "a"])
+    store.write_items(batch)
+    found = store.read_marks(["a", "b", "nobody"])
+    towers = {"text_tower": "tower-text", "model": "m1"}
+    about = {item_id: to_json(values) for item_id, values in zip(batch.ids, batch.attributes, strict=True)}
+    assert found == {
+        "a": {**towers, "text_hash": "ta", "image_hash": "pa", "image_tower": "tower-i", "attributes": about["a"]},
+        "b": {**towers, "text_hash": "tb", "image_hash": None, "image_tower": None, "attributes": about["b"]},
+    }
 
 
 def test_read_modality_follows_the_order_asked_for() -> None:

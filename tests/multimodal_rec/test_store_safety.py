@@ -37,7 +37,7 @@ def test_two_spawned_writers_of_the_same_new_ids_leave_one_row_each(tmp_path: Pa
     store = open_store(tmp_path)
     expected = sorted(f"i{n}" for n in range(27))
     assert store.read_items(model="m1").ids == expected
-    assert store.embedded()["item_id"].tolist() == expected
+    assert store.num_items == len(expected)
 
 
 _ENDLESS_WRITER = """
