@@ -160,8 +160,7 @@ class Recommender:
         taken, or items of other models are not embedded by this one; `partial=True` publishes without those.
         """
         model = self._fitted().job.fingerprint
-        if not partial:
-            check_complete(self.store, model=model)
+        check_complete(self.store, model=model, partial=partial)
         return self.store.publish(name, model=model, alias=alias)
 
     def score(

@@ -32,13 +32,16 @@ def check_served(store: ItemStore, *, model: str) -> None:
         )
 
 
-def check_complete(store: ItemStore, *, model: str) -> None:
-    """Raise `StoreError` where a model has no row at all, or not one of every item that other models have."""
+def check_complete(store: ItemStore, *, model: str, partial: bool) -> None:
+    """Raise `StoreError` where a model has no row at all, or not one of every item that other models have.
+
+    `partial`: only the first.
+    """
     if model not in store.models:
         raise StoreError(
             f"the store holds no item of this model ('{model}'). It holds {_models(store)}. Embed the items first."
         )
-    stale = store.stale(model)
+    stale = [] if partial else store.stale(model)
     if stale:
         named = ", ".join(map(repr, stale[:_NAMED])) + (" ..." if len(stale) > _NAMED else "")
         raise StoreError(
