@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,12 +38,12 @@ def sibling(bert: Path, catalogue: Catalogue, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def store(saved: Path, tmp_path: Path) -> Iterator[Path]:
+def store(saved: Path, tmp_path: Path) -> Path:
     """A store with the old model's items, published as 'old', which 'live' stands for."""
     old = Recommender.load(saved, store=tmp_path / "store", device="cpu")
     assert old.publish("old", alias="live") == "old"
     old.close()
-    yield tmp_path / "store"
+    return tmp_path / "store"
 
 
 def load(model: Path, store: Path, release: str | None = "live") -> Recommender:
