@@ -35,18 +35,9 @@ from typing import NamedTuple
 COMMIT_MS = 30
 CHUNKS = 12
 UNREADABLE = 6
-# What a job imports before it reaches the store, loaded once; nothing of LanceDB, which does not survive a fork.
-PRELOADED = [
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "transformers",
-    "timm",
-    "open_clip",
-    "peft",
-    "faiss",
-    "pandera.pandas",
-]
+# What a job imports, loaded once in the process that all jobs are forked from. LanceDB is among it, and is not used
+# before the fork: there is nothing of it yet that a fork could break.
+PRELOADED = ["multimodal_rec.recommender", "multimodal_rec.catalogue"]
 
 
 class Setting(NamedTuple):
@@ -106,6 +97,8 @@ class Jobs:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
+        # LanceDB warns of any fork, whether it was used before or not.
+        os.environ["PYTHONWARNINGS"] = "ignore:lancedb fork support:RuntimeWarning"
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
 
