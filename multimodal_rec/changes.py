@@ -65,7 +65,7 @@ class Changes:
     def of(self, items: pd.DataFrame, content: ItemContent) -> Chunk:
         """What is to be done with these items."""
         ids: list[str] = items["item_id"].tolist()
-        stored = self._store.read_marks(ids)
+        stored = self._store.read_marks(ids, model=self._model)
         failures = {} if self._retry_failed else self._store.read_failures(ids)
         names = [name for name in self._attributes if name in items]
         attributes = [

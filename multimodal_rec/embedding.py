@@ -204,7 +204,8 @@ class EmbeddingJob:
         numbers = np.zeros((len(ids), store.layout.width_of(name)), dtype=np.float32)
         present = np.zeros(len(ids), dtype=bool)
         if same:
-            numbers[same], present[same] = store.read_modality(name, [ids[row] for row in same])
+            asked = [ids[row] for row in same]
+            numbers[same], present[same] = store.read_modality(name, asked, model=self.fingerprint)
         kept = set(same)
         new = [row for row in range(len(ids)) if row not in kept]
         if new:

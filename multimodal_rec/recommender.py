@@ -33,6 +33,7 @@ from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
+from multimodal_rec.staleness import check_complete, not_embedded
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
 from multimodal_rec.training import Epoch
@@ -143,6 +144,25 @@ class Recommender:
             check_failures(report)
         return report
 
+    def stale(self) -> list[str]:
+        """The ids, sorted, that other models embedded in this store and this one did not; they are never scored."""
+        return self.store.stale(self._fitted().job.fingerprint)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove items from the store; who took them stays known. What was published keeps them until withdrawn."""
+        self.store.delete_items(ids)
+        self._scorer = None
+
+    def publish(self, name: str, *, alias: str | None = None, partial: bool = False) -> str:
+        """Keep the store's present state, with this model's items, as a release to `load`; its name.
+
+        `alias`: a name such as 'live' that stands for it from the same moment. Raises `StoreError` where the name is
+        taken, or items of other models are not embedded by this one; `partial=True` publishes without those.
+        """
+        model = self._fitted().job.fingerprint
+        check_complete(self.store, model=model, partial=partial)
+        return self.store.publish(name, model=model, alias=alias)
+
     def score(
         self,
         people: Sequence[str | Person],
@@ -161,10 +181,7 @@ class Recommender:
         rows = [scorer.item_rows.get(item_id) for item_id in items]
         missing = [item_id for item_id, row in zip(items, rows, strict=True) if row is None]
         if missing and on_unknown == "raise":
-            raise UnknownIdError(
-                f"item '{missing[0]}' is not embedded ({len(missing)} of {len(items)} asked for are not). Expected ids "
-                "of this model's rows in the store. Embed them first, or pass on_unknown='skip'."
-            )
+            raise not_embedded(missing, len(items), self.store, model=self._fitted().job.fingerprint)
         scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
         known = [place for place, row in enumerate(rows) if row is not None]
         answers = scorer.people.answered(people, on_unknown)
@@ -214,7 +231,7 @@ class Recommender:
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
-                raise UnknownIdError(f"item '{item_id}' is not embedded. Expected an id in the store. Embed it first.")
+                raise not_embedded([item_id], len(items), self.store, model=self._fitted().job.fingerprint)
             rows.append(scorer.item_rows[item_id])
         return Recommendations(*self._searched().similar(rows, k=k))
 
@@ -284,13 +301,17 @@ class Recommender:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, store: str | Path | None = None, device: str = "auto") -> Recommender:
+    def load(
+        cls, path: str | Path, *, store: str | Path | None = None, device: str = "auto", release: str | None = None
+    ) -> Recommender:
         """The recommender that `save` wrote. No weight file but its own is read, and no code runs from it.
 
         `store`: where its items are or shall be; None takes what was in memory when it was saved, in memory again.
-        Raises `NotFittedError` where the folder holds no saved recommender.
+        `release`: serve the store as it was when this name was published, whatever is written to it since. Raises
+        `NotFittedError` where the folder holds no saved recommender, `StoreError` where there is no such release or it
+        holds another model's items.
         """
-        trained = Trained.read(Path(path), store=store, device=device)
+        trained = Trained.read(Path(path), store=store, device=device, release=release)
         recommender = cls(trained.config, store=store)
         recommender._trained = trained
         return recommender
@@ -321,8 +342,9 @@ class Recommender:
     ) -> None:
         fitted = fit_model(self.config, part, valid, training=training, cache=cache, choice=choice)
         self.epochs, self._choice, self._scorer = fitted.epochs, fitted.choice, None
-        layout = store_layout(fitted.model)
-        store = ItemStore.open(self._store_uri, layout) if self._trained is None else self._trained.store
+        layout, earlier = store_layout(fitted.model), self._trained
+        store = ItemStore.open(self._store_uri, layout) if earlier is None else earlier.store
+        store.layout = layout
         self._trained = Trained(
             self.config,
             fitted.model,
@@ -337,7 +359,10 @@ class Recommender:
         if part.users is not None:
             store.write_users(part.users)
         job = replace(self._trained.job, prepared=fitted.prepared)
-        check_failures(job.run(part.items, store))
+        report = job.run(part.items, store)
+        if earlier is not None and earlier.job.fingerprint != job.fingerprint:
+            store.retire(earlier.job.fingerprint)
+        check_failures(report)
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
         trained = self._fitted()
@@ -361,5 +386,6 @@ class Recommender:
     def _searched(self) -> Shortlist:
         scorer = self._ready()
         if self._shortlist is None or self._shortlist.scorer is not scorer:
-            self._shortlist = Shortlist(scorer, index_path(self._store_uri), model=self._fitted().job.fingerprint)
+            model = self._fitted().job.fingerprint
+            self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
         return self._shortlist
