@@ -29,6 +29,7 @@ from multimodal_rec.index_report import IndexReport
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
+from multimodal_rec.ray_engine import Engine, ray_engine
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
@@ -116,14 +117,20 @@ class Recommender:
         self._scorer = None
         return self
 
-    def embed(self, items: pd.DataFrame, *, on_error: Literal["raise", "quarantine"] = "raise") -> EmbedReport:
+    def embed(
+        self, items: pd.DataFrame, *, on_error: Literal["raise", "quarantine"] = "raise", engine: Engine = "local"
+    ) -> EmbedReport:
         """Bring the store up to date with these items; only what is new or changed runs through a tower.
 
         `items` as in `Catalogue.items`: media columns hold lists of absolute paths. Raises `ItemError` for items that
-        cannot be embedded, after all others were written; `on_error="quarantine"` reports them instead.
+        cannot be embedded, after all others were written; `on_error="quarantine"` reports them instead. `engine`: this
+        process, or workers of Ray (`RayEngine`), which fill the same store with the same rows.
         """
-        trained = self._fitted()
-        report = trained.job.run(items, trained.store)
+        trained, workers = self._fitted(), ray_engine(engine)
+        if workers is None:
+            report = trained.job.run(items, trained.store)
+        else:
+            report = workers.embed(items, trained, store=self._store_uri)
         self._scorer = None
         if on_error == "raise":
             check_failures(report)
