@@ -19,6 +19,7 @@ import pandas as pd
 
 from multimodal_rec.embedding import EmbedReport
 from multimodal_rec.errors import ConfigError, EngineError, MultimodalRecError, StoreError
+from multimodal_rec.object_storage import is_remote
 from multimodal_rec.rows import check_unique
 from multimodal_rec.trained import Trained
 
@@ -48,7 +49,7 @@ class RayEngine:
     """CPUs that each worker computes on."""
     gpus_a_worker: float | None = None
     """GPUs that each worker holds; a fraction shares one. None: 1 where the model is on a GPU here, else 0."""
-    chunk_size: int = 1024
+    chunk_size: int = 2048
     """Items that a worker takes, embeds and commits at once."""
 
     def __post_init__(self) -> None:
@@ -213,7 +214,7 @@ def _shared(store: str | Path | None) -> str:
             "Recommender(config, store=...) or Recommender.load(path, store=...) a folder or URI, or leave the engine "
             "out."
         )
-    return str(store) if "://" in str(store) else str(Path(store).resolve())
+    return str(store) if is_remote(store) else str(Path(store).resolve())
 
 
 def _saved(trained: Trained) -> dict[str, bytes]:
@@ -225,7 +226,8 @@ def _saved(trained: Trained) -> dict[str, bytes]:
 
 def _chunks(items: pd.DataFrame | Iterable[pd.DataFrame], size: int) -> Iterator[pd.DataFrame]:
     seen: set[str] = set()
-    for frame in [items] if isinstance(items, pd.DataFrame) else items:
+    frames: Iterable[pd.DataFrame] = [items] if isinstance(items, pd.DataFrame) else items
+    for frame in frames:
         ids = frame["item_id"].tolist()
         # Two workers would each see one of a pair of twins.
         check_unique([*ids, *seen.intersection(ids)])

@@ -18,6 +18,7 @@ from lancedb.db import DBConnection
 from lancedb.table import Table
 
 from multimodal_rec.errors import CatalogueError, StoreError
+from multimodal_rec.object_storage import check_endpoint, reason_of
 from multimodal_rec.rows import (
     EVENT_COLUMNS,
     ItemRows,
@@ -59,6 +60,7 @@ class ItemStore:
         Raises `StoreError` where `uri` cannot be opened, holds another layout, or holds nothing and `create` is False.
         """
         tables: dict[str, Table] = {}
+        check_endpoint(uri)
         try:
             database = lancedb.connect(
                 "memory://" if uri is None else uri, read_consistency_interval=datetime.timedelta(0)
@@ -79,7 +81,7 @@ class ItemStore:
             raise
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(
-                f"no store can be opened at '{uri}': {error}. "
+                f"no store can be opened at '{uri}': {reason_of(error)}. "
                 "Expected a folder that can be written to, or a URI such as 's3://bucket/store'."
             ) from error
         return cls(tables, layout)
