@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CatalogueError,
         ConfigError,
         ContextError,
+        EngineError,
         ItemError,
         LeakError,
         MediaError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from multimodal_rec.explanation import Explanation
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
+    from multimodal_rec.ray_engine import RayEngine
     from multimodal_rec.recommender import Recommendations, Recommender
     from multimodal_rec.retrieval import Query
     from multimodal_rec.samples import write_sample
@@ -50,6 +52,7 @@ __all__ = [
     "CatalogueError",
     "ConfigError",
     "ContextError",
+    "EngineError",
     "Evaluation",
     "Explanation",
     "GraphConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "Person",
     "Query",
     "RankingTask",
+    "RayEngine",
     "Recommendations",
     "Recommender",
     "RecommenderConfig",
@@ -99,6 +103,7 @@ _HOMES = {
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",
+    "RayEngine": "ray_engine",
     "Recommendations": "recommender",
     "Recommender": "recommender",
     "RecommenderConfig": "config",

@@ -10,6 +10,7 @@ MultimodalRecError
 ├── ItemError (ValueError)         items that cannot be embedded; carries a reason an item
 ├── MediaError (OSError)           a media file that is missing, unreadable or unsafe
 ├── StoreError (OSError)           a store that is absent, or holds another model's embeddings
+├── EngineError (RuntimeError)     workers that cannot be placed, or die of more than an item
 └── NotFittedError (RuntimeError)  a verb that needs `fit` or `load` first
 """
 
@@ -99,6 +100,10 @@ class MediaError(MultimodalRecError, OSError):
 
 class StoreError(MultimodalRecError, OSError):
     """A store that is absent, of another layout, or whose rows come from another model."""
+
+
+class EngineError(MultimodalRecError, RuntimeError):
+    """Workers of another engine that cannot be placed, or that ended without a reason of their own."""
 
 
 class NotFittedError(MultimodalRecError, RuntimeError):

@@ -15,6 +15,7 @@ from multimodal_rec.cells import Cells
 from multimodal_rec.errors import StoreError
 from multimodal_rec.index import ItemIndex
 from multimodal_rec.index_report import IndexReport
+from multimodal_rec.object_storage import is_remote
 
 _FORMAT = 1
 _REMEDY = "Build it with recommender.build_index(), or `multimodal-rec index`."
@@ -31,10 +32,12 @@ def index_fingerprint(ids: Sequence[str], embeddings: np.ndarray, model: str) ->
     return digest.hexdigest()[:16]
 
 
-def index_path(store: str | Path | None, model: str) -> Path | None:
-    """The folder of the index of a model's items in the store at this URI; None where the store is no folder: then
+def index_path(store: str | Path | None, model: str) -> Path | str | None:
+    """The folder or URI of the index of a model's items in the store there; None where the store is in memory: then
     nothing is kept."""
-    return None if store is None or "://" in str(store) else Path(store) / "index" / model
+    if store is None:
+        return None
+    return f"{str(store).rstrip('/')}/index/{model}" if is_remote(store) else Path(store) / "index" / model
 
 
 @final
@@ -44,8 +47,15 @@ class IndexFolder:
     A writer that is killed leaves the index that was there before.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        """`name`: what errors call the place, by default `path`."""
         self.path = path
+        self._name = str(path) if name is None else name
+
+    @property
+    def exists(self) -> bool:
+        """Whether an index was ever written here."""
+        return (self.path / "about.json").exists()
 
     def write(self, index: ItemIndex, fingerprint: str) -> None:
         """Keep an index of the items of this fingerprint, in place of the one that was there."""
@@ -73,14 +83,14 @@ class IndexFolder:
             about = json.loads((self.path / "about.json").read_text(encoding="utf-8"))
             found, name, report = about["fingerprint"], about["cells"], about["report"]
         except FileNotFoundError:
-            raise StoreError(f"there is no index in '{self.path}' for {len(embeddings)} items. {_REMEDY}") from None
+            raise StoreError(f"there is no index in '{self._name}' for {len(embeddings)} items. {_REMEDY}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"'{self.path / 'about.json'}' describes no index ({error}). Expected what build_index wrote. {_REMEDY}"
+                f"'{self._name}/about.json' describes no index ({error}). Expected what build_index wrote. {_REMEDY}"
             ) from error
         if found != fingerprint or about["format"] != _FORMAT:
             raise StoreError(
-                f"the index in '{self.path}' is stale: it was built for {report['num_items']} items (fingerprint "
+                f"the index in '{self._name}' is stale: it was built for {report['num_items']} items (fingerprint "
                 f"{found}), and the store has {len(embeddings)} of this model ({fingerprint}). {_REMEDY}"
             )
         cells = None

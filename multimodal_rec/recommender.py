@@ -30,6 +30,7 @@ from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
+from multimodal_rec.ray_engine import Engine, ray_engine
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
@@ -126,19 +127,24 @@ class Recommender:
         retry_failed: bool = False,
         num_workers: int | None = None,
         progress: bool = False,
+        engine: Engine = "local",
     ) -> EmbedReport:
         """Bring the store up to date with these items; only what is new or changed runs through a tower.
 
         `items`: a frame as `Catalogue.items` holds it (media columns are lists of absolute paths), several of them one
         after another, or the path of a catalogue's folder or of a parquet or CSV file of items; files are streamed and
         never held whole. `retry_failed`: try again what failed and did not change. `num_workers`: processes that
-        decode media, by default as in training. `progress`: a bar with items a second and the time left. Raises
-        `ItemError` for items that cannot be embedded and rows that are no items, after all others were written;
+        decode media, by default as in training. `progress`: a bar with items a second and the time left. `engine`: this
+        process, or workers of Ray (`RayEngine`), which fill the same store with the same rows. Raises `ItemError` for
+        items that cannot be embedded and rows that are no items, after all others were written;
         `on_error="quarantine"` reports them instead.
         """
-        trained = self._fitted()
+        trained, workers = self._fitted(), ray_engine(engine)
         job = trained.job if num_workers is None else replace(trained.job, num_workers=num_workers)
-        report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
+        if workers is None:
+            report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
+        else:
+            report = workers.embed(items, trained, store=self._store_uri, retry_failed=retry_failed)
         self._scorer = None
         if on_error == "raise":
             check_failures(report)

@@ -10,7 +10,8 @@ import numpy as np
 
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.index import EXACT_UP_TO, ItemIndex
-from multimodal_rec.index_folder import IndexFolder, index_fingerprint
+from multimodal_rec.index_folder import index_fingerprint
+from multimodal_rec.index_table import index_at
 from multimodal_rec.people import Person
 from multimodal_rec.retrieval import Query, TopK, best_rows, top_k
 from multimodal_rec.scorer import Scorer
@@ -21,12 +22,12 @@ _ASKED = 256
 
 @final
 class Shortlist:
-    """A scorer's items behind an index: the one in a folder, or one that looks at every item where they are few."""
+    """A scorer's items behind an index: the one beside the store, or one that looks at all where they are few."""
 
-    def __init__(self, scorer: Scorer, folder: Path | None, *, model: str) -> None:
-        """`folder`: where the index is kept, None for nowhere; `model`: fingerprint of the model of these items."""
+    def __init__(self, scorer: Scorer, place: Path | str | None, *, model: str) -> None:
+        """`place`: folder or URI of the index, None for nowhere; `model`: fingerprint of the model of these items."""
         self.scorer = scorer
-        self._folder = None if folder is None else IndexFolder(folder)
+        self._folder = index_at(place)
         self._model = model
         self._index: ItemIndex | None = None
         self._looked = False
@@ -41,7 +42,7 @@ class Shortlist:
         return index
 
     def build(self, contexts: np.ndarray, *, exact_up_to: int = EXACT_UP_TO) -> ItemIndex:
-        """The index of these items, measured with their people's queries, and kept in the folder.
+        """The index of these items, measured with their people's queries, and kept in its place.
 
         `contexts`: one encoded context, (1, context width), in which the people ask.
         """
@@ -103,7 +104,7 @@ class Shortlist:
         if self._index is None and not self._looked:
             self._looked = True
             embeddings = self.scorer.search_embeddings
-            if self._folder is not None and (self._folder.path / "about.json").exists():
+            if self._folder is not None and self._folder.exists:
                 try:
                     fingerprint = index_fingerprint(self.scorer.ids, embeddings, self._model)
                     self._index = self._folder.read(embeddings, fingerprint)

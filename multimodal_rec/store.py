@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from multimodal_rec.errors import CatalogueError, StoreError
+from multimodal_rec.object_storage import check_endpoint, reason_of
 from multimodal_rec.rows import (
     EVENT_COLUMNS,
     OTHER_TABLES,
@@ -62,6 +63,7 @@ class ItemStore:
         when that name was published, or when what it now stands for was; nothing can be written then. Raises
         `StoreError` where `uri` cannot be opened, has no such release, or holds nothing and `create` is False.
         """
+        check_endpoint(uri)
         try:
             tables = Tables.connect(uri)
             for name, schema in OTHER_TABLES.items():
@@ -80,7 +82,7 @@ class ItemStore:
             raise
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(
-                f"no store can be opened at '{uri}': {error}. "
+                f"no store can be opened at '{uri}': {reason_of(error)}. "
                 "Expected a folder that can be written to, or a URI such as 's3://bucket/store'."
             ) from error
 

@@ -19,6 +19,7 @@ from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import NotFittedError
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
+from multimodal_rec.object_storage import cache_folder
 from multimodal_rec.rows import Layout
 from multimodal_rec.schema import Schema
 from multimodal_rec.scorer import Scorer
@@ -120,7 +121,7 @@ class Trained:
             Schema.from_toml(about["schema"], source=str(folder / "config.json")),
             behaviour=dict(zip(about["behaviour_items"], features, strict=True)),
             store=ItemStore.open(store, layout, release=release),
-            cache=FeatureCache(None if store is None or "://" in str(store) else Path(store) / "cache"),
+            cache=FeatureCache(cache_folder(store)),
             num_fitted=about["num_fitted"],
         )
         if release is not None:
