@@ -57,6 +57,11 @@ class People:
         self._profiles = ProfileReader(None, FeatureCache()) if profiles is None else profiles
         self._length = length
 
+    @property
+    def context_spans(self) -> dict[str, slice]:
+        """Context column → where its features stand in an encoded context."""
+        return self._vocabulary.context.spans
+
     def known(self, person: str | Person) -> bool:
         """Whether anything is known of a person: a history, an attribute or a profile."""
         if isinstance(person, Person):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from multimodal_rec.errors import ItemError, NotFittedError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation
 from multimodal_rec.evaluation.leaks import check_disjoint, check_role, check_written
 from multimodal_rec.evaluation.protocol import Protocol
+from multimodal_rec.explaining import explained
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
@@ -221,13 +222,19 @@ class Recommender:
         ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
         return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
 
-    def explain(self, person: str | Person, item: str, *, context: Context = None) -> Explanation:
-        """Why the item scores as it does for this person in this context: one part left out at a time."""
-        scorer = self._ready()
-        if item not in scorer.item_rows:
-            raise UnknownIdError(f"item '{item}' is not embedded. Expected an id in the store. Embed it first.")
-        scorer.people.answered([person], "raise")
-        return scorer.explain(person, item, self._contexts(context, 1))
+    @overload
+    def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
+    @overload
+    def explain(self, person: str | Person, items: Sequence[str], *, context: Context = None) -> list[Explanation]: ...
+    def explain(
+        self, person: str | Person, items: str | Sequence[str], *, context: Context = None
+    ) -> Explanation | list[Explanation]:
+        """Why an item scores as it does for this person in this context, or one explanation an item of a list.
+
+        The score's distance from the mean item's, shared out exactly between the item's parts, and again between
+        history and context. `context`: one dict. Raises as `score` does.
+        """
+        return explained(self._ready(), person, items, context=context, encoded=self._contexts(context, 1))
 
     def evaluate(
         self,
