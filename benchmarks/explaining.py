@@ -43,7 +43,8 @@ class Case(NamedTuple):
     judge: str
     cause: str
     named: str
-    named_modality: str
+    share: float
+    """The cause's share of all that speaks for the item."""
     flips_with: str | None
     named_column: str | None
 
@@ -113,10 +114,12 @@ def measure(kind: Kind, out: Path, *, seed: int, events: int) -> Measured:
             sums = (sum(explanation.contributions.values()), sum(explanation.sources.values()))
             errors += [abs(total - distance) for total in sums]
             for judge, parts in added.items():
-                cause = deciding({name: values[row, columns[asked[place]]] for name, values in parts.items()})
+                values = {name: value[row, columns[asked[place]]] for name, value in parts.items()}
+                cause = deciding(values)
                 if cause is not None:
                     population = "taken" if place == 0 else "shown"
-                    cases.append(_case(kind, population, judge, cause, explanation, flips.get(cause)))
+                    share = values[cause] / sum(value for value in values.values() if value > 0)
+                    cases.append(_case((kind, population, judge, cause), share, explanation, flips.get(cause)))
     return Measured(cases, max(errors), spent)
 
 
@@ -127,17 +130,14 @@ def deciding(added: dict[str, float]) -> str | None:
     return name if first > LEAST and first >= MARGIN * max(second, 0.0) else None
 
 
-def _case(kind: str, population: str, judge: str, cause: str, explanation: Explanation, flips: str | None) -> Case:
+def _case(about: tuple[str, str, str, str], share: float, explanation: Explanation, flips: str | None) -> Case:
     there = {name: explanation.contributions[name] for name in explanation.similar}
-    modalities = {name: value for name, value in there.items() if name not in ("attributes", "behaviour")}
+    cause = about[-1]
     told = {name: explanation.table[cause][name] for name in explanation.context if cause in explanation.table}
     return Case(
-        kind,
-        population,
-        judge,
-        cause,
+        *about,
         max(there, key=lambda name: there[name]),
-        max(modalities, key=lambda name: modalities[name], default=""),
+        share,
         flips,
         max(told, key=lambda name: told[name], default=None),
     )

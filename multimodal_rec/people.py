@@ -77,6 +77,10 @@ class People:
             return set()
         return set(self._events.item_index[self._events.user_index == row].tolist())
 
+    def item_counts(self) -> np.ndarray:
+        """How many events of the log each item row has, int64 (item,)."""
+        return np.bincount(self._events.item_index, minlength=len(self._item_rows))
+
     def some(self, count: int) -> list[str]:
         """Up to `count` people with interactions, evenly spread over those there are."""
         places = np.unique(np.linspace(0, len(self._rows) - 1, num=min(count, len(self._rows))).astype(np.int64))

@@ -30,6 +30,7 @@ from multimodal_rec.index_report import IndexReport
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
+from multimodal_rec.reranking.pool import best_after, found_after
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
@@ -174,7 +175,8 @@ class Recommender:
     ) -> Recommendations:
         """The k items with the highest ranking scores a person, by default without what the person already took.
 
-        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters.
+        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters,
+        and its `steps` reorder what the ranking gives: scores are the ranking's own and need not descend then.
         Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
         """
         scorer = self._ready()
@@ -182,13 +184,17 @@ class Recommender:
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
         if query.shortlist is not None:
             contexts = self._contexts(context, len(people))
-            return Recommendations(*self._searched().best(people, contexts, answered.tolist(), k=k, query=query))
+            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
+            found = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
+            return Recommendations(*(found_after(scorer, people, found, k=k, query=query) if query.steps else found))
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         contexts = self._contexts(context, len(people))
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
             scores[answered] = scorer.rank(chosen, contexts[answered])
         excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
+        if query.steps:
+            return Recommendations(*best_after(scorer, people, scores, k=k, query=query, excluded=excluded))
         best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
         return Recommendations(best.ids, best.scores)
 

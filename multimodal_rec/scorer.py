@@ -18,6 +18,7 @@ from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People, Person
 from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.query import QueryInput
+from multimodal_rec.reranking.candidates import Shelf
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
 
@@ -137,6 +138,18 @@ class Scorer:
             present=self._present,
             content=self._content,
             vectors=self._vectors,
+        )
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """What steps after the ranking read of these items."""
+        table = self.table
+        return Shelf(
+            self.ids,
+            table.embeddings,
+            self.people.item_counts(),
+            attributes=table.attributes,
+            columns=table.columns,
         )
 
     def _queries(
