@@ -4,12 +4,12 @@
 
 A sample's utility is a sum over planted parts, so that it is known why a person wants an item here and now. A case is a
 person in the context of a test event with an item that they then took (`taken`), or one of the ten that the model
-ranks first (`shown`), where one part decides: what it adds beyond the mean item is at least twice what any other part
-adds, and above 1, a fifth of a taste's usual range. Named first is the part with the largest contribution. Two judges:
-`log`, the learnable oracle, knows what was planted in the items and infers tastes from the log that the model read;
-`truth` knows the tastes, some of which nothing in the log tells. What a model takes for the cause and what is the cause
-can differ without the explanation being at fault: `planted, by the model's own scores` names the part without which
-the model's mean score of the catalogue's items with the same planted trait differs most from the others'.
+ranks first (`shown`), where one part decides: what it adds beyond the mean item, above 1, is at least twice what all
+other parts that speak for the item add together. Beside it the looser `ahead`: at least twice what any other part
+adds. Named first is the part with the largest contribution. Two judges: `log`, the learnable oracle, knows what was
+planted in the items and infers tastes from the log that the model read; `truth` knows the tastes, some of which
+nothing in the log tells. How far the model learned a part is the correlation of its contributions with what is
+planted, over all explanations of a catalogue: an explanation can be right about a model that is not.
 
 Additivity: the largest distance between the sum of contributions, or of sources, and the score less the neutral one.
 A model is trained as the demo does, once, and kept in `--out`.
@@ -33,6 +33,7 @@ from multimodal_rec.splits import Split
 
 KINDS: tuple[Kind, ...] = ("product", "music", "video")
 MARGIN, LEAST = 2.0, 1.0
+DECIDES = 2 / 3
 
 
 class Case(NamedTuple):
@@ -55,6 +56,8 @@ class Measured(NamedTuple):
     cases: list[Case]
     largest_error: float
     milliseconds: list[float]
+    learned: dict[str, float]
+    """Part → correlation of contributions with what is planted, by the judge `log`."""
 
 
 def model_of(kind: Kind, out: Path, seed: int) -> tuple[Recommender, Split, Planted]:
@@ -102,6 +105,7 @@ def measure(kind: Kind, out: Path, *, seed: int, events: int) -> Measured:
     cases: list[Case] = []
     errors: list[float] = []
     spent: list[float] = []
+    pairs: list[tuple[str, float, float]] = []
     for row, query in enumerate(queries.to_dict("records")):
         context = {name: query[name] for name in split.test.schema.context}
         shown, _ = recommender.recommend([query["user_id"]], k=10, context=context)
@@ -115,16 +119,21 @@ def measure(kind: Kind, out: Path, *, seed: int, events: int) -> Measured:
             errors += [abs(total - distance) for total in sums]
             for judge, parts in added.items():
                 values = {name: value[row, columns[asked[place]]] for name, value in parts.items()}
+                if judge == "log":
+                    there = [name for name in explanation.similar if not np.isnan(values[name])]
+                    pairs += [(name, explanation.contributions[name], values[name]) for name in there]
                 cause = deciding(values)
                 if cause is not None:
                     population = "taken" if place == 0 else "shown"
                     share = values[cause] / sum(value for value in values.values() if value > 0)
                     cases.append(_case((kind, population, judge, cause), share, explanation, flips.get(cause)))
-    return Measured(cases, max(errors), spent)
+    frame = pd.DataFrame(pairs, columns=["part", "found", "planted"])
+    learned = {str(name): float(part["found"].corr(part["planted"])) for name, part in frame.groupby("part")}
+    return Measured(cases, max(errors), spent, learned)
 
 
 def deciding(added: dict[str, float]) -> str | None:
-    """The part that decides, or None where none does."""
+    """The part that is ahead of all others, or None where none is."""
     known = sorted(((value, name) for name, value in added.items() if not np.isnan(value)), reverse=True)
     (first, name), second = known[0], known[1][0]
     return name if first > LEAST and first >= MARGIN * max(second, 0.0) else None
@@ -145,17 +154,18 @@ def _case(about: tuple[str, str, str, str], share: float, explanation: Explanati
 
 def table(cases: pd.DataFrame, judge: str) -> str:
     """Share of the cases in which the planted cause is named first, by catalogue and cause, as markdown."""
-    rows = ["| catalogue | cause | taken: named first | shown: named first |", "|---|---|---|---|"]
+    rows = ["| catalogue | cause | taken | shown | ahead: taken | ahead: shown |", "|---|---|---|---|---|---|"]
     of_judge = cases.loc[cases["judge"] == judge]
-    modality = ~of_judge["cause"].isin(["attributes", "behaviour"])
     for kind in [*KINDS, "all"]:
         of_kind = of_judge if kind == "all" else of_judge.loc[of_judge["kind"] == kind]
         causes = [] if kind == "all" else sorted(of_kind["cause"].unique())
         groups = {cause: of_kind.loc[of_kind["cause"] == cause] for cause in causes}
+        modality = ~of_kind["cause"].isin(["attributes", "behaviour"])
         groups |= {"**a modality**": of_kind.loc[modality], "any part": of_kind}
         for name, group in groups.items():
-            cells = [_share(group.loc[group["population"] == population]) for population in ("taken", "shown")]
-            rows.append(f"| {kind} | {name} | {cells[0]} | {cells[1]} |")
+            found = [group.loc[group["population"] == population] for population in ("taken", "shown")]
+            strict = [each.loc[each["share"] >= DECIDES] for each in found]
+            rows.append(f"| {kind} | {name} | " + " | ".join(map(_share, [*strict, *found])) + " |")
     return "\n".join(rows)
 
 
@@ -180,6 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     right = (turned["named_column"] == turned["flips_with"]).mean()
     print(f"of {len(turned)} causes that a context column turns round and that were named: column right {right:.3f}")
     for kind, each in measured.items():
+        print(f"{kind}, learned: " + ", ".join(f"{part} {value:.2f}" for part, value in each.learned.items()))
         print(
             f"{kind}: additivity within {each.largest_error:.1e}; {np.median(each.milliseconds):.1f} ms an item "
             f"(median of {len(each.milliseconds)} calls of 11 items)"

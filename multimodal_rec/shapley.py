@@ -10,7 +10,7 @@ import numpy as np
 
 def subsets(num_players: int) -> np.ndarray:
     """Every subset, bool (2^num_players, num_players); the first holds nobody, the last everybody."""
-    return np.array(list(product([False, True], repeat=num_players)), dtype=bool).reshape(-1, num_players)
+    return np.array(list(product([False, True], repeat=num_players)), dtype=bool).reshape(2**num_players, num_players)
 
 
 def shapley_values(values: np.ndarray) -> np.ndarray:

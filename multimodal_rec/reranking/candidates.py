@@ -36,11 +36,6 @@ class Shelf:
         self.columns = AttributeColumns(attributes) if columns is None else columns
         self._embeddings = embeddings
 
-    @property
-    def new(self) -> np.ndarray:
-        """Which items nobody took yet, bool (item,)."""
-        return self.counts == 0
-
     @cached_property
     def uncertainty(self) -> np.ndarray:
         """Standard deviation of what is not known of each item's score, float64 (item,); `content_uncertainty`."""

@@ -28,23 +28,23 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Group:
-    """Items that share an attribute's value, or that nobody took yet; several conditions hold together."""
+    """Items that share an attribute's value, or that few took yet; several conditions hold together."""
 
     where: Mapping[str, object] = field(default_factory=dict)
     """Attribute → its value, or a tuple of values of which an item must have one."""
-    new: bool = False
-    """Whether only items that nobody took yet belong to it."""
+    max_events: int | None = None
+    """The log has at most so many events of an item; 0: nobody took it yet. None asks for nothing."""
 
     def __post_init__(self) -> None:
-        if not self.where and not self.new:
-            raise ConfigError("a Group is about every item. Expected where={'creator': ...}, new=True, or both.")
+        if not self.where and self.max_events is None:
+            raise ConfigError("a Group is about every item. Expected where={'creator': ...}, max_events=0, or both.")
 
     def mask(self, shelf: Shelf) -> np.ndarray:
         """Which items belong, bool (item,). Raises `ConfigError` for an attribute that no item has."""
-        member = shelf.new.copy() if self.new else np.ones(len(shelf.ids), dtype=bool)
+        member = np.ones(len(shelf.ids), dtype=bool) if self.max_events is None else shelf.counts <= self.max_events
         for name, value in self.where.items():
             check_attribute(shelf, name, "Group.where")
-            member &= shelf.columns.mask(name, value if isinstance(value, (tuple, list)) else (value,))
+            member = member & shelf.columns.mask(name, value if isinstance(value, (tuple, list)) else (value,))
         return member
 
 
