@@ -42,25 +42,42 @@ if TYPE_CHECKING:
     from multimodal_rec.people import Person
     from multimodal_rec.ray_engine import RayEngine
     from multimodal_rec.recommender import Recommendations, Recommender
+    from multimodal_rec.reranking.calibration import Calibrated
+    from multimodal_rec.reranking.determinantal import DPP
+    from multimodal_rec.reranking.duplicates import Deduplicate
+    from multimodal_rec.reranking.exploration import Explore
+    from multimodal_rec.reranking.exposure import ExposureFloor
+    from multimodal_rec.reranking.marginal_relevance import MMR
+    from multimodal_rec.reranking.rules import Cap, MustHave
+    from multimodal_rec.reranking.step import Group
     from multimodal_rec.retrieval import Query
     from multimodal_rec.samples import write_sample
     from multimodal_rec.schema import Schema
 
 __all__ = [
+    "DPP",
+    "MMR",
     "Audit",
+    "Calibrated",
+    "Cap",
     "Catalogue",
     "CatalogueError",
     "ConfigError",
     "ContextError",
+    "Deduplicate",
     "EngineError",
     "Evaluation",
     "Explanation",
+    "Explore",
+    "ExposureFloor",
     "GraphConfig",
+    "Group",
     "ItemError",
     "ItemItemConfig",
     "LeakError",
     "MediaError",
     "MultimodalRecError",
+    "MustHave",
     "NotFittedError",
     "Person",
     "Query",
@@ -95,11 +112,20 @@ __all__ = [
 
 _HOMES = {
     "Audit": "evaluation.audit",
+    "Calibrated": "reranking.calibration",
+    "Cap": "reranking.rules",
     "Catalogue": "catalogue",
+    "DPP": "reranking.determinantal",
+    "Deduplicate": "reranking.duplicates",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
+    "Explore": "reranking.exploration",
+    "ExposureFloor": "reranking.exposure",
     "GraphConfig": "collaborative.settings",
+    "Group": "reranking.step",
     "ItemItemConfig": "collaborative.settings",
+    "MMR": "reranking.marginal_relevance",
+    "MustHave": "reranking.rules",
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,13 @@ class ContextReader:
     def width(self) -> int:
         """Number of features."""
         return self.encoder.width
+
+    @property
+    def spans(self) -> dict[str, slice]:
+        """Context column → where its features stand."""
+        widths = {name: width for name, (_, width) in self.encoder.columns.items()}
+        ends = accumulate(widths.values())
+        return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
     def read(self, context: Context, *, num_rows: int) -> np.ndarray:
         """Float32 (num_rows, width). Whatever is not given, None, or a category never seen in training is all zeros.

@@ -57,6 +57,11 @@ class People:
         self._profiles = ProfileReader(None, FeatureCache()) if profiles is None else profiles
         self._length = length
 
+    @property
+    def context_spans(self) -> dict[str, slice]:
+        """Context column → where its features stand in an encoded context."""
+        return self._vocabulary.context.spans
+
     def known(self, person: str | Person) -> bool:
         """Whether anything is known of a person: a history, an attribute or a profile."""
         if isinstance(person, Person):
@@ -71,6 +76,10 @@ class People:
         if row is None:
             return set()
         return set(self._events.item_index[self._events.user_index == row].tolist())
+
+    def item_counts(self) -> np.ndarray:
+        """How many events of the log each item row has, int64 (item,)."""
+        return np.bincount(self._events.item_index, minlength=len(self._item_rows))
 
     def some(self, count: int) -> list[str]:
         """Up to `count` people with interactions, evenly spread over those there are."""

@@ -61,12 +61,7 @@ class QueryEncoder(nn.Module):
     def forward(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
         """Queries (query, part, dim) over item `tokens` (item, part, dim), which the histories index."""
         history = inputs.history
-        index = history.item_index
-        if index.numel() < len(tokens):
-            # A few people over a million items: only what they took is touched.
-            taken = zero_absent(tokens[index] - self.centre, present[index])
-        else:
-            taken = zero_absent(tokens - self.centre, present)[index]
+        taken = self._taken(history.item_index, tokens, present)
         gate_then = self.gate(history.context).unflatten(-1, self._shape)
         weight = self.weights(history)
         total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)
@@ -76,6 +71,23 @@ class QueryEncoder(nn.Module):
         habit = torch.cat([weight.sum(dim=1, keepdim=True) / (1 + count), torch.log1p(count)], dim=1)
         offset = self.offset(torch.cat([inputs.context, inputs.person, habit], dim=-1)).unflatten(-1, self._shape)
         return gate_now * taste + offset
+
+    def pulls(self, inputs: QueryInput, tokens: Tensor, present: Tensor, item: Tensor) -> Tensor:
+        """What each event of each history adds to ⟨q_p, item_p⟩, (query, event, part); `item`: (part, dim)."""
+        history = inputs.history
+        taken = self._taken(history.item_index, tokens, present)
+        gate_then = self.gate(history.context).unflatten(-1, self._shape)
+        gate_now = self.gate(inputs.context).unflatten(-1, self._shape)
+        weight = self.weights(history)
+        weight = weight / (1 + weight.abs().sum(dim=1, keepdim=True)).sqrt()
+        asked = gate_now * item * self.part_scale.exp()
+        return weight.unsqueeze(-1) * torch.einsum("qhpd,qpd->qhp", taken * gate_then, asked)
+
+    def _taken(self, index: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        if index.numel() < len(tokens):
+            # A few people over a million items: only what they took is touched.
+            return zero_absent(tokens[index] - self.centre, present[index])
+        return zero_absent(tokens - self.centre, present)[index]
 
     def weights(self, history: HistoryBatch) -> Tensor:
         """How much each event speaks for the person, (query, event); negative where it speaks against."""

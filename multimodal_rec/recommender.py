@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,11 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
 from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbedReport, check_failures
-from multimodal_rec.errors import ItemError, NotFittedError, UnknownIdError
+from multimodal_rec.errors import ItemError, NotFittedError
 from multimodal_rec.evaluation import Evaluation
 from multimodal_rec.evaluation.leaks import check_disjoint, check_role, check_written
 from multimodal_rec.evaluation.protocol import Protocol
+from multimodal_rec.explaining import explained
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
@@ -31,6 +32,7 @@ from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.ray_engine import Engine, ray_engine
+from multimodal_rec.reranking.pool import best_after, found_after
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
@@ -210,7 +212,8 @@ class Recommender:
     ) -> Recommendations:
         """The k items with the highest ranking scores a person, by default without what the person already took.
 
-        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters.
+        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters,
+        and its `steps` reorder what the ranking gives: scores are the ranking's own and need not descend then.
         Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
         """
         scorer = self._ready()
@@ -218,13 +221,17 @@ class Recommender:
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
         if query.shortlist is not None:
             contexts = self._contexts(context, len(people))
-            return Recommendations(*self._searched().best(people, contexts, answered.tolist(), k=k, query=query))
+            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
+            found = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
+            return Recommendations(*(found_after(scorer, people, found, k=k, query=query) if query.steps else found))
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         contexts = self._contexts(context, len(people))
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
             scores[answered] = scorer.rank(chosen, contexts[answered])
         excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
+        if query.steps:
+            return Recommendations(*best_after(scorer, people, scores, k=k, query=query, excluded=excluded))
         best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
         return Recommendations(best.ids, best.scores)
 
@@ -258,13 +265,19 @@ class Recommender:
         ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
         return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
 
-    def explain(self, person: str | Person, item: str, *, context: Context = None) -> Explanation:
-        """Why the item scores as it does for this person in this context: one part left out at a time."""
-        scorer = self._ready()
-        if item not in scorer.item_rows:
-            raise UnknownIdError(f"item '{item}' is not embedded. Expected an id in the store. Embed it first.")
-        scorer.people.answered([person], "raise")
-        return scorer.explain(person, item, self._contexts(context, 1))
+    @overload
+    def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
+    @overload
+    def explain(self, person: str | Person, items: Sequence[str], *, context: Context = None) -> list[Explanation]: ...
+    def explain(
+        self, person: str | Person, items: str | Sequence[str], *, context: Context = None
+    ) -> Explanation | list[Explanation]:
+        """Why an item scores as it does for this person in this context, or one explanation an item of a list.
+
+        The score's distance from the mean item's, shared out exactly between the item's parts, and again between
+        history and context. `context`: one dict. Raises as `score` does.
+        """
+        return explained(self._ready(), person, items, context=context, encoded=self._contexts(context, 1))
 
     def evaluate(
         self,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from multimodal_rec.errors import ConfigError, ItemError, UnknownIdError
 from multimodal_rec.rows import ItemTable
+
+if TYPE_CHECKING:
+    from multimodal_rec.reranking.step import Step
 
 
 class TopK(NamedTuple):
@@ -35,11 +38,27 @@ class Query:
     where: Mapping[str, object] | None = None
     """Attribute → the value that an item must have, or a tuple of values of which it must have one. An attribute with
     several values, such as tags, matches where any of them does; an item without the attribute never does."""
+    never: Mapping[str, object] | None = None
+    """Attribute → the value, or a tuple of values, that an item must not have, read as in `where`."""
     shortlist: int | None = None
     """How many items of the highest retrieval scores, found through the index, are ranked; None ranks every item. At
     least k; a few times k loses little."""
 
+    steps: tuple[Step, ...] = ()
+    """What is done to each list after the ranking, in this order: variety, exposure, rules (`reranking`)."""
+    pool: int = 100
+    """How many of the best items the first of the steps reads, beside those that a step asks for by itself; no more
+    than the shortlist, where there is one."""
+
     def __post_init__(self) -> None:
+        if self.pool < 1:
+            raise ConfigError(f"Query.pool is {self.pool}. Expected at least 1, better ten times the k asked for.")
+        strange = [step for step in self.steps if not callable(getattr(step, "apply", None))]
+        if strange:
+            raise ConfigError(
+                f"Query.steps holds {strange[0]!r}. Expected steps of multimodal_rec.reranking, such as MMR(0.3)."
+            )
+        object.__setattr__(self, "steps", tuple(self.steps))
         if self.shortlist is not None and self.shortlist < 1:
             raise ConfigError(f"Query.shortlist is {self.shortlist}. Expected at least 1, or None to rank every item.")
         for name in ("exclude", "candidates"):
@@ -68,7 +87,9 @@ class Query:
             allowed[[position[item_id] for item_id in self.candidates]] = True
         allowed[[position[item_id] for item_id in self.exclude if item_id in position]] = False
         for name, wanted in (self.where or {}).items():
-            allowed &= _matches(table, name, wanted if isinstance(wanted, (tuple, list)) else (wanted,))
+            allowed &= _matches(table, "where", name, wanted)
+        for name, unwanted in (self.never or {}).items():
+            allowed &= ~_matches(table, "never", name, unwanted)
         return allowed
 
 
@@ -96,7 +117,7 @@ def top_k(
         raise ValueError(f"excluded has {len(excluded)} rows. Expected {num_users}, one a row of scores.")
     if allowed is not None and allowed.shape not in ((len(ids),), scores.shape):
         raise ValueError(f"allowed has shape {allowed.shape}. Expected ({len(ids)},) or {scores.shape}.")
-    _check_numbers(scores, ids)
+    check_numbers(scores, ids)
     kept = scores.astype(np.float32)
     if allowed is not None:
         kept = np.where(allowed, kept, np.float32(-np.inf))
@@ -126,16 +147,17 @@ def best_rows(row: np.ndarray, k: int) -> np.ndarray:
     return order[row[order] > -np.inf]
 
 
-def _matches(table: ItemTable, name: str, wanted: Sequence[object]) -> np.ndarray:
+def _matches(table: ItemTable, rule: str, name: str, wanted: object) -> np.ndarray:
     known = table.columns.names
     if name not in known and len(table.ids) > 0:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"They have: {', '.join(known) or 'none'}."
-        raise ConfigError(f"Query.where names the attribute '{name}', which no embedded item has. {hint}")
-    return table.columns.mask(name, wanted)
+        raise ConfigError(f"Query.{rule} names the attribute '{name}', which no embedded item has. {hint}")
+    return table.columns.mask(name, wanted if isinstance(wanted, (tuple, list)) else (wanted,))
 
 
-def _check_numbers(scores: np.ndarray, ids: Sequence[str]) -> None:
+def check_numbers(scores: np.ndarray, ids: Sequence[str]) -> None:
+    """Raise `ItemError` naming the items with a score, of (user, item), that is NaN."""
     broken = np.isnan(scores).sum(axis=0)
     if broken.any():
         first = np.flatnonzero(broken)[:5].tolist()

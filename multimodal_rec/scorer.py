@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.attribution import Explainer
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
-from multimodal_rec.explanation import Explanation
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People, Person
 from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.query import QueryInput
+from multimodal_rec.reranking.candidates import Shelf
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
 
@@ -125,26 +127,30 @@ class Scorer:
         unit = F.normalize(self._embeddings, dim=1)
         return (unit[list(rows)] @ unit.T).float().cpu().numpy()
 
-    def explain(self, person: str | Person, item_id: str, contexts: np.ndarray) -> Explanation:
-        """The item's score taken apart by leaving one part out at a time."""
-        row = self.item_rows[item_id]
-        parts = self._model.parts
-        there = {name: bool(self._present[row, index]) for index, name in enumerate(parts)}
-        full = float(self.rank([person], contexts, [row])[0, 0])
-        contributions = dict.fromkeys([*parts, "history", "context"], 0.0)
-        asked = [name for name in parts if there[name]] if sum(there.values()) > 1 else []
-        for name in [*asked, "history", "context"]:
-            contributions[name] = full - float(self.rank([person], contexts, [row], without=[name])[0, 0])
-        similar = {name: self._most_similar(person, row, index) for index, name in enumerate(parts) if there[name]}
-        return Explanation(person if isinstance(person, str) else "", item_id, full, contributions, similar)
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What takes scores of these items apart."""
+        return Explainer(
+            self._model,
+            self.table,
+            self.people,
+            tokens=self._tokens,
+            present=self._present,
+            content=self._content,
+            vectors=self._vectors,
+        )
 
-    def _most_similar(self, person: str | Person, row: int, part: int) -> str | None:
-        taken = sorted(self.people.seen(person) - {row})
-        taken = [other for other in taken if bool(self._present[other, part])]
-        if not taken:
-            return None
-        cosines = F.cosine_similarity(self._tokens[taken, part], self._tokens[row, part].unsqueeze(0))
-        return self.ids[taken[int(cosines.argmax())]]
+    @cached_property
+    def shelf(self) -> Shelf:
+        """What steps after the ranking read of these items."""
+        table = self.table
+        return Shelf(
+            self.ids,
+            table.embeddings,
+            self.people.item_counts(),
+            attributes=table.attributes,
+            columns=table.columns,
+        )
 
     def _queries(
         self,

@@ -53,11 +53,7 @@ class Showcase:
         if ranked:
             explanation = self._recommender.explain(user_id, ranked[0][0], context=context)
             similar = [item_id for item_id in explanation.similar.values() if item_id is not None]
-            titles = {
-                part: None if item_id is None else f"“{self.title(item_id)}”"
-                for part, item_id in explanation.similar.items()
-            }
-            reason = explanation._replace(similar=titles).because()
+            reason = explanation.because({item_id: f"“{self.title(item_id)}”" for item_id in similar})
         liked = self._liked(user_id, similar)
         cards = [self._card(item_id, score) for item_id, score in ranked]
         return RecommendationRow(user_id, dict(context), [self._card(item_id) for item_id in liked], cards, reason)

@@ -1,0 +1,92 @@
+"""From scores to lists through steps: the pool that they read, and the k that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from multimodal_rec.errors import ConfigError
+from multimodal_rec.people import People, Person
+from multimodal_rec.reranking.candidates import Candidates, Shelf
+from multimodal_rec.reranking.step import Step
+from multimodal_rec.retrieval import Query, TopK, best_rows, check_numbers
+from multimodal_rec.rows import ItemTable
+
+
+class Scored(Protocol):
+    """What of a scorer lists are made with."""
+
+    table: ItemTable
+    ids: list[str]
+    people: People
+    item_rows: dict[str, int]
+
+    @property
+    def shelf(self) -> Shelf:
+        """What steps read of the items."""
+        ...
+
+
+def best_after(
+    scorer: Scored,
+    people: Sequence[str | Person],
+    scores: np.ndarray,
+    *,
+    k: int,
+    query: Query,
+    excluded: Sequence[Collection[int]],
+) -> TopK:
+    """The k items a person that the query's steps leave of the best ones; `scores`: float32 (person, item).
+
+    The pool is the best `query.pool` items that may be shown and, for each step that wants items of a kind, the best k
+    of those. `excluded`: rows a person to leave out. Errors as of `top_k`.
+    """
+    if k < 1:
+        raise ConfigError(f"k is {k}. Expected at least 1.")
+    check_numbers(scores, scorer.ids)
+    allowed = query.allowed_mask(scorer.table)
+    masks = [mask for step in query.steps if (mask := step.wanted(scorer.shelf)) is not None]
+    pools: list[Candidates] = []
+    for person, row, left_out in zip(people, scores, excluded, strict=True):
+        usable = np.where(allowed, row, np.float32(-np.inf))
+        usable[np.fromiter(left_out, dtype=np.int64)] = -np.inf
+        wanted = [best_rows(np.where(mask, usable, np.float32(-np.inf)), k) for mask in masks]
+        rows = np.unique(np.concatenate([best_rows(usable, max(k, query.pool)), *wanted]))
+        pools.append(_candidates(scorer, person, rows[np.argsort(-row[rows], kind="stable")], row))
+    return _lists(pools, query.steps, k)
+
+
+def found_after(scorer: Scored, people: Sequence[str | Person], found: TopK, *, k: int, query: Query) -> TopK:
+    """The k items a person that the query's steps leave of lists found otherwise, best first, such as a shortlist's."""
+    pools: list[Candidates] = []
+    for person, ids, scores in zip(people, found.ids, found.scores, strict=True):
+        rows = np.array([scorer.item_rows[item_id] for item_id in ids if item_id is not None], dtype=np.int64)
+        by_row = np.full(len(scorer.ids), -np.inf, dtype=np.float32)
+        by_row[rows] = scores[: len(rows)]
+        pools.append(_candidates(scorer, person, rows, by_row))
+    return _lists(pools, query.steps, k)
+
+
+def after_steps(candidates: Candidates, steps: Sequence[Step], k: int) -> Candidates:
+    """What the steps make of a list, one after the other, cut to k."""
+    for step in steps:
+        candidates = step.apply(candidates, k)
+    return candidates.take(np.arange(min(k, len(candidates))))
+
+
+def _candidates(scorer: Scored, person: str | Person, rows: np.ndarray, scores: np.ndarray) -> Candidates:
+    taken = np.array(sorted(scorer.people.seen(person)), dtype=np.int64)
+    name = person if isinstance(person, str) else "\n".join([*person.history, person.profile or ""])
+    return Candidates(scorer.shelf, rows, scores[rows], taken=taken, person=name)
+
+
+def _lists(pools: Sequence[Candidates], steps: Sequence[Step], k: int) -> TopK:
+    ids: list[list[str | None]] = []
+    scores = np.full((len(pools), k), -np.inf, dtype=np.float32)
+    for place, pool in enumerate(pools):
+        shown = after_steps(pool, steps, k)
+        scores[place, : len(shown)] = shown.scores
+        ids.append([*shown.ids, *[None] * (k - len(shown))])
+    return TopK(ids, scores)
