@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
     from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
+    from multimodal_rec.ensemble import Ensemble
     from multimodal_rec.errors import (
         CatalogueError,
         ConfigError,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from multimodal_rec.explanation import Explanation
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
-    from multimodal_rec.recommender import Recommendations, Recommender
+    from multimodal_rec.recommendations import Recommendations
+    from multimodal_rec.recommender import Recommender
     from multimodal_rec.retrieval import Query
     from multimodal_rec.samples import write_sample
     from multimodal_rec.schema import Schema
@@ -50,6 +52,7 @@ __all__ = [
     "CatalogueError",
     "ConfigError",
     "ContextError",
+    "Ensemble",
     "Evaluation",
     "Explanation",
     "GraphConfig",
@@ -92,6 +95,7 @@ __all__ = [
 _HOMES = {
     "Audit": "evaluation.audit",
     "Catalogue": "catalogue",
+    "Ensemble": "ensemble",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
     "GraphConfig": "collaborative.settings",
@@ -99,7 +103,7 @@ _HOMES = {
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",
-    "Recommendations": "recommender",
+    "Recommendations": "recommendations",
     "Recommender": "recommender",
     "RecommenderConfig": "config",
     "Schema": "schema",
