@@ -15,7 +15,6 @@ from multimodal_rec.context import Context
 from multimodal_rec.ensemble_members import ItemColumn, Members
 from multimodal_rec.errors import ConfigError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking
-from multimodal_rec.evaluation.leaks import check_disjoint
 from multimodal_rec.pairs import checked, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations
@@ -52,7 +51,7 @@ class Ensemble:
         or `LeakError` is raised: hold out a part of its own.
         """
         recorded: list[list[np.ndarray]] = []
-        known = self._known(valid)
+        known = self._members.known_before(valid)
 
         def record(queries: pd.DataFrame) -> np.ndarray:
             recorded.append(self._parts(queries))
@@ -177,7 +176,9 @@ class Ensemble:
         Items of `test` that no member has embedded are candidates that are never found: embed them first.
         """
         weights = self._in_order()
-        return self._judged(lambda queries: _sum(self._parts(queries), weights), test, self._known(test), candidates)
+        return self._judged(
+            lambda queries: _sum(self._parts(queries), weights), test, self._members.known_before(test), candidates
+        )
 
     def _in_order(self) -> list[float]:
         return list(self.weights.values())
@@ -186,11 +187,6 @@ class Ensemble:
         members = self._members
         people: list[str | Person] = queries["user_id"].tolist()
         return members.standardised(people, queries.loc[:, list(members.context_columns)], members.ids)
-
-    def _known(self, test: Catalogue) -> pd.DataFrame:
-        known = self._members.log()
-        check_disjoint({"fitted": known, "test": test.interactions})
-        return known
 
     def _judged(
         self,

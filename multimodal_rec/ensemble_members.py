@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.context import Context, ContextReader
-from multimodal_rec.errors import ConfigError, ContextError, UnknownIdError
+from multimodal_rec.errors import ConfigError, ContextError, SplitError, UnknownIdError
+from multimodal_rec.judging import known_before
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.retrieval import Query
@@ -52,7 +54,8 @@ class ItemColumn:
         return self.scale(pd.to_numeric(numbers).to_numpy(dtype=np.float64, na_value=np.nan))
 
     def standardised(self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]) -> np.ndarray:
-        """Float64 (person, item), 0 where the column has no number."""
+        """Float64 (person, item), 0 where the column has no number; the same in all `contexts`."""
+        del contexts
         row = self.scale(np.array([self.values.get(item_id, np.nan) for item_id in items], dtype=np.float64))
         return np.repeat(row[None], len(people), axis=0)
 
@@ -130,7 +133,10 @@ class Members:
         return tuple(dict.fromkeys(name for columns in readers for name in columns))
 
     def contexts(self, context: Context, num_rows: int) -> pd.DataFrame:
-        """A context, as callers give it, as a frame with every context column. Raises `ContextError` as `score` does."""
+        """A context, as callers give it, as a frame with every context column.
+
+        Raises `ContextError` for a column that no member reads, or another number of rows.
+        """
         frame = ContextReader(None)._frame(context, num_rows)
         unknown = [str(name) for name in frame.columns if name not in self.context_columns]
         if unknown:
@@ -187,9 +193,18 @@ class Members:
             allowed &= chosen
         return allowed
 
-    def log(self) -> pd.DataFrame:
-        """What any recommender was fitted or validated on: user_id, item_id and the rest, each row once."""
-        logs = [recommender.store.read_interactions() for recommender in self._recommenders]
+    def known_before(self, test: Catalogue) -> pd.DataFrame:
+        """What any recommender was fitted or validated on: user_id, item_id and the rest, each pair once.
+
+        Raises `LeakError` as `Recommender.evaluate` does, `SplitError` for a split that gives interactions along with
+        its questions, which the members' people do not have.
+        """
+        if test.part is not None and test.part.given is not None and len(test.part.given):
+            raise SplitError(
+                f"this part gives {len(test.part.given)} interactions along with its questions, as a split of cold "
+                "users does. Expected a part that asks of people the members know. Evaluate the members alone."
+            )
+        logs = [known_before(recommender._fitted(), test, "full") for recommender in self._recommenders]
         return pd.concat(logs, ignore_index=True).drop_duplicates(["user_id", "item_id"], ignore_index=True)
 
 

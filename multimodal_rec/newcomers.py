@@ -51,6 +51,20 @@ def similar_stored(scorer: Scorer, ids: Sequence[str], replaced: set[int], *, k:
     return top_k(scorer.similarity(raw), scorer.ids, k=k, excluded=excluded)
 
 
+def checked_ids(items: object) -> Sequence[str]:
+    """Item ids as they came. Raises `ConfigError` where they are no list of text."""
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        raise ConfigError(
+            f"items is {items!r}. Expected a list of item ids such as ['i1'], or a DataFrame of raw items."
+        )
+    for place, item_id in enumerate(items):
+        if not isinstance(item_id, str):
+            raise ConfigError(
+                f"items[{place}] is {item_id!r}, a {type(item_id).__name__}. Expected text in a list of item ids."
+            )
+    return items
+
+
 def check_stored(new_items: pd.DataFrame | None, shortlist: int) -> None:
     """None where no raw items meet a shortlist. Raises `ConfigError` where they do."""
     if new_items is not None:

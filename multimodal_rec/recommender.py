@@ -27,7 +27,7 @@ from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
 from multimodal_rec.judging import judge, known_before
-from multimodal_rec.newcomers import check_stored, similar_stored, with_newcomers
+from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, explained
@@ -353,7 +353,7 @@ class Recommender(ServiceVerbs):
     def _over(self, items: Sequence[str] | pd.DataFrame) -> tuple[Scorer, Sequence[str], set[int]]:
         """What scores these items, their ids, and the stored rows that raw ones stand in place of."""
         if not isinstance(items, pd.DataFrame):
-            return self._ready(), items, set()
+            return self._ready(), checked_ids(items), set()
         scorer, replaced = with_newcomers(self._ready(), self._fitted(), items)
         return scorer, items["item_id"].tolist(), replaced
 

@@ -85,7 +85,7 @@ def test_what_is_refused(
 
 
 def test_a_shortlist_knows_no_new_items(fitted: Recommender, catalogue: Catalogue) -> None:
-    with pytest.raises(ConfigError, match="Query.shortlist is 12, and new_items are given"):
+    with pytest.raises(ConfigError, match=r"Query\.shortlist is 12, and new_items are given"):
         fitted.recommend(["u0"], query=Query(shortlist=12), new_items=raw(catalogue, 2))
 
 

@@ -133,7 +133,7 @@ def test_what_is_refused(fitted: Recommender, arguments: dict, error: type[Excep
 
 
 def test_a_part_that_is_not_there(search: WishSearch) -> None:
-    with pytest.raises(ConfigError, match="'behaviour' cannot be searched. Expected some of text, image, attributes"):
+    with pytest.raises(ConfigError, match=r"'behaviour' cannot be searched\. Expected some of text, image, attributes"):
         search.match([WISH], parts=["behaviour"])
 
 
