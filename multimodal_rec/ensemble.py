@@ -93,13 +93,13 @@ class Ensemble:
             )
         answered = members.answered(people, on_unknown)
         columns = [place for place, item_id in enumerate(items) if item_id in members.place]
-        rows = np.flatnonzero(answered)
+        rows = [row for row, is_answered in enumerate(answered) if is_answered]
         scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
-        if len(rows) and columns:
+        if rows and columns:
             frame = members.contexts(context, len(people))
             asked, shown = [people[row] for row in rows], [items[place] for place in columns]
             parts = members.standardised(asked, frame.iloc[rows], shown)
-            scores[np.ix_(rows, columns)] = _sum(parts, self._in_order())
+            scores[np.ix_(np.array(rows), np.array(columns))] = _sum(parts, self._in_order())
         return scores
 
     def recommend(
@@ -125,8 +125,8 @@ class Ensemble:
         members = self._members
         answered = members.answered(people, on_unknown)
         scores = np.full((len(people), len(members.ids)), -np.inf, dtype=np.float32)
-        rows = np.flatnonzero(answered)
-        if len(rows):
+        rows = [row for row, is_answered in enumerate(answered) if is_answered]
+        if rows:
             frame = members.contexts(context, len(people)).iloc[rows]
             parts = members.standardised([people[row] for row in rows], frame, members.ids)
             scores[rows] = _sum(parts, self._in_order())
@@ -151,7 +151,9 @@ class Ensemble:
         checked(frame, ["user_id", "item_id"], into=into)
         columns = [name for name in members.context_columns if name in frame]
         situations, codes = members.distinct(frame.loc[:, columns])
-        own = [name for name in self.weights if name in frame and isinstance(members.by_name[name], ItemColumn)]
+        own = {
+            name: member for name, member in members.by_name.items() if name in frame and isinstance(member, ItemColumn)
+        }
         weights = [0.0 if name in own else weight for name, weight in self.weights.items()]
 
         def grid(people: Sequence[str], contexts: np.ndarray, items: Sequence[str]) -> np.ndarray:
@@ -166,8 +168,8 @@ class Ensemble:
             known_items=[item_id in members.place for item_id in frame["item_id"]],
             on_unknown=on_unknown,
         )
-        for name in own:
-            scores = scores + self.weights[name] * members.by_name[name].of_values(frame[name]).astype(np.float32)
+        for name, member in own.items():
+            scores = scores + self.weights[name] * member.of_values(frame[name].tolist()).astype(np.float32)
         return frame.assign(**{into: scores})
 
     def evaluate(self, test: Catalogue, *, candidates: Collection[str] | None = None) -> Evaluation:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -49,9 +50,9 @@ class ItemColumn:
     values: Mapping[str, float]
     scale: Scale
 
-    def of_values(self, numbers: pd.Series) -> np.ndarray:
+    def of_values(self, numbers: Sequence[object]) -> np.ndarray:
         """Numbers of the caller's on this column's scale, 0 where one is missing."""
-        return self.scale(pd.to_numeric(numbers).to_numpy(dtype=np.float64, na_value=np.nan))
+        return self.scale(_numbers(numbers))
 
     def standardised(self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]) -> np.ndarray:
         """Float64 (person, item), 0 where the column has no number; the same in all `contexts`."""
@@ -68,7 +69,7 @@ class RecommenderMember:
 
     def standardised(self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]) -> np.ndarray:
         """Float64 (person, item), 0 where this recommender has not embedded the item; strangers are scored cold."""
-        scores = self.recommender.score(people, items, context=contexts[list(self._columns)], on_unknown="cold")
+        scores = self.recommender.score(people, items, context=contexts.loc[:, list(self._columns)], on_unknown="cold")
         return self._scale(scores.astype(np.float64))
 
     @property
@@ -209,12 +210,17 @@ class Members:
 
 
 def _column(name: str, given: pd.Series | Mapping[str, float]) -> ItemColumn:
-    series = given if isinstance(given, pd.Series) else pd.Series(dict(given), dtype=object)
-    if series.index.has_duplicates:
-        raise ConfigError(f"member '{name}' has item '{series.index[series.index.duplicated()][0]}' twice. Give one.")
+    ids = [str(item_id) for item_id in (given.index if isinstance(given, pd.Series) else given)]
+    twice = [item_id for item_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ConfigError(f"member '{name}' has item '{twice[0]}' twice. Expected one number an item.")
     try:
-        numbers = pd.to_numeric(series).astype(np.float64)
+        numbers = _numbers(given.tolist() if isinstance(given, pd.Series) else given.values())
     except (TypeError, ValueError) as error:
         raise ConfigError(f"member '{name}' holds what is no number: {error}. Expected numbers by item id.") from error
-    values = {str(item_id): float(value) for item_id, value in numbers.items()}
-    return ItemColumn(values, Scale.of(numbers.to_numpy()))
+    return ItemColumn(dict(zip(ids, numbers.tolist(), strict=True)), Scale.of(numbers))
+
+
+def _numbers(values: Iterable[object]) -> np.ndarray:
+    """Float64 (value,), NaN where missing. Raises `TypeError` or `ValueError` for what is no number."""
+    return np.array([np.nan if value is None or value is pd.NA else float(str(value)) for value in values])

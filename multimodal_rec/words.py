@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
-from scipy import sparse
 
 from multimodal_rec.fields import category_key, tag_keys
 
@@ -39,19 +38,21 @@ class WordIndex:
         idf = np.log1p((num_items - found_in + 0.5) / (found_in + 0.5))
         usual = max(float(length.mean()), 1.0) if num_items else 1.0
         weights = times * (k1 + 1) / (times + k1 * (1 - b + b * length[rows] / usual)) * idf[columns]
-        self._weights = sparse.csc_array(
-            (weights.astype(np.float32), (rows, columns)), shape=(num_items, max(num_words, 1))
-        )
+        # By word, so that a wish reads only the items that have one of its words.
+        order = np.lexsort((rows, columns))
+        self._num_items = num_items
+        self._rows, self._weights = rows[order], weights[order].astype(np.float32)
+        self._starts = np.searchsorted(columns[order], np.arange(num_words + 1))
 
     def scores(self, wishes: Sequence[str]) -> np.ndarray:
         """Float32 (wish, item), at least 0; 0 where no word of the wish is there."""
-        scores = np.zeros((len(wishes), self._weights.shape[0]), dtype=np.float32)
+        scores = np.zeros((len(wishes), self._num_items), dtype=np.float32)
         for place, wish in enumerate(wishes):
             for word, times in Counter(words_in(wish)).items():
                 column = self._columns.get(word)
                 if column is not None:
-                    start, end = self._weights.indptr[column : column + 2]
-                    scores[place, self._weights.indices[start:end]] += times * self._weights.data[start:end]
+                    found = slice(self._starts[column], self._starts[column + 1])
+                    scores[place, self._rows[found]] += times * self._weights[found]
         return scores
 
 

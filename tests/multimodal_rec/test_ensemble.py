@@ -163,9 +163,7 @@ def test_what_is_refused(first: Recommender, members: dict, weights: dict, messa
 
 
 def test_what_no_member_reads(first: Recommender) -> None:
-    with pytest.raises(
-        ContextError, match=r"context column 'mood' is read by no member\. Expected one of hour, device"
-    ):
+    with pytest.raises(ContextError, match="context column 'mood' is read by no member"):
         Ensemble({"a": first}).score(["u0"], ["i0"], context={"mood": "sad"})
     with pytest.raises(ConfigError, match=r"Query\.shortlist is 5: an ensemble has no index"):
         Ensemble({"a": first}).recommend(["u0"], query=Query(shortlist=5))
