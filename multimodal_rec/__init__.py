@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
     from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
+    from multimodal_rec.ensemble import Ensemble
     from multimodal_rec.errors import (
         CatalogueError,
         ConfigError,
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
     from multimodal_rec.ray_engine import RayEngine
-    from multimodal_rec.recommender import Recommendations, Recommender
+    from multimodal_rec.recommendations import Recommendations
+    from multimodal_rec.recommender import Recommender
     from multimodal_rec.reranking.calibration import Calibrated
     from multimodal_rec.reranking.determinantal import DPP
     from multimodal_rec.reranking.duplicates import Deduplicate
@@ -66,6 +68,7 @@ __all__ = [
     "ContextError",
     "Deduplicate",
     "EngineError",
+    "Ensemble",
     "Evaluation",
     "Explanation",
     "Explore",
@@ -117,6 +120,7 @@ _HOMES = {
     "Catalogue": "catalogue",
     "DPP": "reranking.determinantal",
     "Deduplicate": "reranking.duplicates",
+    "Ensemble": "ensemble",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
     "Explore": "reranking.exploration",
@@ -130,7 +134,7 @@ _HOMES = {
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",
     "RayEngine": "ray_engine",
-    "Recommendations": "recommender",
+    "Recommendations": "recommendations",
     "Recommender": "recommender",
     "RecommenderConfig": "config",
     "Schema": "schema",

@@ -176,7 +176,8 @@ class RecommenderConfig:
     pointwise_weight: float = 10.0
     """Weight of telling likes from dislikes, where the catalogue declares events of negative weight."""
     alignment_weight: float = 0.1
-    """Weight of the contrastive alignment of an item's modalities; 0 turns it off."""
+    """Weight of the contrastive alignment of an item's modalities and attributes, by which `search` compares; 0 turns
+    it off."""
 
     def __post_init__(self) -> None:
         for modality, tower in self.towers.items():

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ALIGNMENT_TEMPERATURE = 0.1
+"""Divides cosines of aligned parts, here and where wishes are compared with them."""
+
 
 def softmax_over_items(
     scores: Tensor,
@@ -89,7 +92,7 @@ def rating_error(predictions: Tensor, ratings: Tensor, *, weights: Tensor | None
     return _weighted_mean((_at_least_single(predictions) - ratings).square(), weights)
 
 
-def alignment(embeddings: list[Tensor], present: list[Tensor], *, temperature: float = 0.1) -> Tensor:
+def alignment(embeddings: list[Tensor], present: list[Tensor], *, temperature: float = ALIGNMENT_TEMPERATURE) -> Tensor:
     """Mean contrastive loss over pairs of modalities, also known as InfoNCE or CLIP's loss (arXiv:2103.00020).
 
     `embeddings`: one (item, dim) a modality, row i of each the same item; `present`: one bool (item,) a modality.

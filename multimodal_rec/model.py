@@ -132,6 +132,8 @@ class RecommenderModel(nn.Module):
         nn.init.zeros_(self.rating.weight)
         nn.init.zeros_(self.rating.bias)
         self.blend: Blend | None = None
+        # Made last, so that every other weight starts as it would without it.
+        self.aligners["attributes"] = nn.Linear(dim, dim)
         # Tokens have norm √dim, so ⟨q, x⟩ of like with like is about dim: the temperature is of the mean product.
         self.log_temperature = nn.Parameter(torch.full((2,), temperature * dim).log())
 
@@ -305,5 +307,5 @@ class RecommenderModel(nn.Module):
         return self.rating(scores.unsqueeze(-1)).squeeze(-1)
 
     def aligned(self, tokens: Tensor) -> list[Tensor]:
-        """Each modality's token in the space that modalities share, a list of (item, dim)."""
+        """Each modality's token, then that of attributes, in the space that they share, a list of (item, dim)."""
         return [head(tokens[:, index]) for index, head in enumerate(self.aligners.values())]

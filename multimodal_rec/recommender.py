@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -29,12 +29,15 @@ from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
 from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
+from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.ray_engine import Engine, ray_engine
+from multimodal_rec.recommendations import Recommendations, why_short
 from multimodal_rec.reranking.pool import best_after, found_after
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
+from multimodal_rec.service import ServiceVerbs
 from multimodal_rec.shortlist import Shortlist
 from multimodal_rec.staleness import check_complete, not_embedded
 from multimodal_rec.store import ItemStore
@@ -43,22 +46,14 @@ from multimodal_rec.training import Epoch
 from towers import Tower
 
 
-class Recommendations(NamedTuple):
-    """What to show, best first."""
-
-    ids: list[list[str | None]]
-    """k item ids a person; None where there are no more."""
-    scores: np.ndarray
-    """Float32 (person, k); -inf where the id is None."""
-
-
-class Recommender:
+class Recommender(ServiceVerbs):
     """A recommender over one catalogue: train it, embed items offline, score people in contexts.
 
     `store`: folder or URI of the item store; None keeps the same tables in memory.
     """
 
     def __init__(self, config: RecommenderConfig, *, store: str | Path | None = None) -> None:
+        super().__init__()
         self.config = config
         self.epochs: list[Epoch] = []
         self.set_aside: dict[str, str] = {}
@@ -174,18 +169,19 @@ class Recommender:
     def score(
         self,
         people: Sequence[str | Person],
-        items: Sequence[str],
+        items: Sequence[str] | pd.DataFrame,
         *,
         context: Context = None,
         on_unknown: OnUnknown = "raise",
     ) -> np.ndarray:
         """Context-aware ranking scores, float32 (person, item); higher is better.
 
-        `context`: one dict for all people or one a person. Raises `UnknownIdError` for an item that is not embedded
+        `items`: ids, or raw items as in `embed`, which are embedded now and not stored. `context`: one dict for all
+        people or one a person. Raises `UnknownIdError` for an item that is not embedded
         (`on_unknown="skip"` gives -inf there) or a person of whom nothing is known, `ContextError` for a context
         column that was never declared.
         """
-        scorer = self._ready()
+        scorer, items, _ = self._over(items)
         rows = [scorer.item_rows.get(item_id) for item_id in items]
         missing = [item_id for item_id, row in zip(items, rows, strict=True) if row is None]
         if missing and on_unknown == "raise":
@@ -209,38 +205,50 @@ class Recommender:
         context: Context = None,
         query: Query | None = None,
         on_unknown: OnUnknown = "raise",
+        new_items: pd.DataFrame | None = None,
     ) -> Recommendations:
         """The k items with the highest ranking scores a person, by default without what the person already took.
 
         Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters,
         and its `steps` reorder what the ranking gives: scores are the ranking's own and need not descend then.
+        `new_items`: raw items as in `embed`, ranked among the others, not stored. `reasons` says why a row is short.
         Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
         """
-        scorer = self._ready()
+        scorer, _, replaced = self._over([] if new_items is None else new_items)
         query = Query() if query is None else query
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
-        if query.shortlist is not None:
-            contexts = self._contexts(context, len(people))
-            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
-            found = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
-            return Recommendations(*(found_after(scorer, people, found, k=k, query=query) if query.steps else found))
-        scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         contexts = self._contexts(context, len(people))
+        if query.shortlist is not None:
+            check_stored(new_items, query.shortlist)
+            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
+            best = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
+            if query.steps:
+                best = found_after(scorer, people, best, k=k, query=query)
+            return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
+        scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
             scores[answered] = scorer.rank(chosen, contexts[answered])
         excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
+        allowed = query.allowed_mask(scorer.table)
+        allowed[list(replaced)] = False
         if query.steps:
-            return Recommendations(*best_after(scorer, people, scores, k=k, query=query, excluded=excluded))
-        best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
-        return Recommendations(best.ids, best.scores)
+            scores[:, ~allowed] = -np.inf
+            best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)
+        else:
+            best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=allowed)
+        return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
 
-    def similar_items(self, items: Sequence[str], *, k: int = 10) -> Recommendations:
+    def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
         """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.
 
-        Through the index where one was built of many items; else exact.
+        Through the index where one was built of many items; else exact. Raw items, as in `score`, are compared with
+        every stored one.
         """
-        scorer = self._ready()
+        scorer, ids, replaced = self._over(items)
+        if isinstance(items, pd.DataFrame):
+            return Recommendations(*similar_stored(scorer, ids, replaced, k=k))
+        items = ids
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
@@ -397,14 +405,23 @@ class Recommender:
         return self._fitted().vocabulary.contexts(context, num_rows=num_rows)
 
     def _ready(self) -> Scorer:
-        trained = self._fitted()
-        if self._scorer is None:
-            self._scorer = trained.scorer(trained.store.read_interactions())
-        return self._scorer
+        with self._lock:
+            trained = self._fitted()
+            if self._scorer is None:
+                self._scorer = trained.scorer(trained.store.read_interactions())
+            return self._scorer
+
+    def _over(self, items: Sequence[str] | pd.DataFrame) -> tuple[Scorer, Sequence[str], set[int]]:
+        """What scores these items, their ids, and the stored rows that raw ones stand in place of."""
+        if not isinstance(items, pd.DataFrame):
+            return self._ready(), checked_ids(items), set()
+        scorer, replaced = with_newcomers(self._ready(), self._fitted(), items)
+        return scorer, items["item_id"].tolist(), replaced
 
     def _searched(self) -> Shortlist:
-        scorer = self._ready()
-        if self._shortlist is None or self._shortlist.scorer is not scorer:
-            model = self._fitted().job.fingerprint
-            self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
-        return self._shortlist
+        with self._lock:
+            scorer = self._ready()
+            if self._shortlist is None or self._shortlist.scorer is not scorer:
+                model = self._fitted().job.fingerprint
+                self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
+            return self._shortlist

@@ -140,6 +140,12 @@ class ItemTable:
         """Item id → row."""
         return {item_id: row for row, item_id in enumerate(self.ids)}
 
+    def followed_by(self, other: ItemTable) -> ItemTable:
+        """The rows of this table, then those of another one of the same layout."""
+        names = ("tokens", "present", "embeddings", "content", "vectors")
+        joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return ItemTable([*self.ids, *other.ids], attributes=[*self.attributes, *other.attributes], **joined)
+
     def part(self, name: str, parts: Sequence[str]) -> tuple[list[str], np.ndarray]:
         """The ids that have one part, and its embeddings, float32 (item, dim); 'item' is the item embedding.
 

@@ -61,6 +61,13 @@ class Scorer:
         people = People(log, users, vocabulary=job.vocabulary, item_rows=rows, length=length, profiles=profiles)
         return cls(job.model, table, people)
 
+    def beside(self, table: ItemTable) -> Scorer:
+        """A scorer over these items and, behind them, those of `table`, which no history holds.
+
+        An id that both have means the one of `table`.
+        """
+        return Scorer(self._model, self.table.followed_by(table), self.people)
+
     @torch.inference_mode()
     def rank(
         self,
@@ -110,6 +117,10 @@ class Scorer:
         if not blocks:
             return np.zeros((0, len(chosen)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
+
+    def grid(self, people: Sequence[str], contexts: np.ndarray, items: Sequence[str]) -> np.ndarray:
+        """`rank` of items by their ids, all of them stored."""
+        return self.rank(people, contexts, [self.item_rows[item_id] for item_id in items])
 
     @property
     def search_embeddings(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import final
 
 import numpy as np
@@ -31,6 +32,8 @@ class Shortlist:
         self._model = model
         self._index: ItemIndex | None = None
         self._looked = False
+        # Of several threads that ask at once, one looks for the index and the others wait for what it finds.
+        self._lock = Lock()
         self._missing = "there is no index of this store in memory. Build it with recommender.build_index()."
 
     @property
@@ -105,15 +108,16 @@ class Shortlist:
         return TopK(ids, found.scores)
 
     def _find(self) -> ItemIndex | None:
-        if self._index is None and not self._looked:
-            self._looked = True
-            embeddings = self.scorer.search_embeddings
-            if self._folder is not None and self._folder.exists:
-                try:
-                    fingerprint = index_fingerprint(self.scorer.ids, embeddings, self._model)
-                    self._index = self._folder.read(embeddings, fingerprint)
-                except StoreError as error:
-                    self._missing = str(error)
-            if self._index is None and len(embeddings) <= EXACT_UP_TO:
-                self._index = ItemIndex.exact(embeddings)
-        return self._index
+        with self._lock:
+            if self._index is None and not self._looked:
+                self._looked = True
+                embeddings = self.scorer.search_embeddings
+                if self._folder is not None and self._folder.exists:
+                    try:
+                        fingerprint = index_fingerprint(self.scorer.ids, embeddings, self._model)
+                        self._index = self._folder.read(embeddings, fingerprint)
+                    except StoreError as error:
+                        self._missing = str(error)
+                if self._index is None and len(embeddings) <= EXACT_UP_TO:
+                    self._index = ItemIndex.exact(embeddings)
+            return self._index

@@ -22,6 +22,9 @@ from multimodal_rec.negatives import draw_negatives
 from multimodal_rec.query import QueryInput
 from multimodal_rec.task_weights import TaskWeights
 
+_COMPARED = 256
+"""Items of a step that are told apart by their other parts: all against all."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingData:
@@ -53,7 +56,7 @@ class Step(NamedTuple):
 
 @final
 class Objective(nn.Module):
-    """The loss of a step: both scores' ranking of what was taken, dislikes, ratings, and modalities' alignment."""
+    """The loss of a step: both scores' ranking of what was taken, dislikes, ratings, and the alignment of parts."""
 
     def __init__(
         self, model: RecommenderModel, data: TrainingData, config: RecommenderConfig, training: TrainingConfig
@@ -76,10 +79,12 @@ class Objective(nn.Module):
         present = self._hide(present)
         losses: dict[str, Tensor] = {}
         if self._config.alignment_weight > 0 and len(self.model.aligners) > 1:
-            chosen = torch.randperm(len(pool), device=device)[:256]
-            num_modalities = len(self.model.aligners)
-            there = [present[chosen, index] for index in range(num_modalities)]
-            losses["alignment"] = self._config.alignment_weight * alignment(self.model.aligned(tokens[chosen]), there)
+            chosen = self._compared(pool, step).to(device)
+            aligned = self.model.aligned(tokens[chosen])
+            there = [present[chosen, index] for index in range(len(aligned))]
+            # Plus nothing, so that a part which no item of the step has reaches its weights all the same.
+            nothing = sum((each.sum() for each in aligned), tokens.new_zeros(())) * 0
+            losses["alignment"] = self._config.alignment_weight * alignment(aligned, there) + nothing
         tokens = F.dropout(tokens, self._config.dropout, self.training)
         self.model.query.set_centre(tokens.detach(), present)
         folds = data.behaviour.fold_of_user[data.events.user_index[step.events]]
@@ -158,6 +163,15 @@ class Objective(nn.Module):
         events = self._data.events
         seen = [events.item_index[self._data.histories.around(int(row))] for row in step.events]
         return np.unique(np.concatenate([step.fresh, events.item_index[step.events], *seen]))
+
+    def _compared(self, pool: np.ndarray, step: Step) -> Tensor:
+        """Places in the pool of the items whose parts are compared with each other's."""
+        drawn = torch.randperm(len(pool), device=self.model.log_temperature.device)[:_COMPARED]
+        if len(step.events) or not len(step.fresh):
+            return drawn
+        # Nothing but the alignment teaches here: a tower that learns is told of the items that run through it.
+        fresh = torch.from_numpy(np.flatnonzero(np.isin(pool, step.fresh))).to(drawn.device)
+        return torch.cat([fresh, drawn[~torch.isin(drawn, fresh)]])[:_COMPARED]
 
     def _features(self, pool: np.ndarray, fresh: np.ndarray, device: torch.device) -> ItemFeatures:
         items, index = self._data.items, torch.from_numpy(pool)

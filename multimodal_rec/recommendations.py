@@ -1,0 +1,59 @@
+"""What to show, and why a list is shorter than was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from multimodal_rec.people import Person
+from multimodal_rec.retrieval import Query, TopK
+from multimodal_rec.scorer import Scorer
+
+
+class _Lists(NamedTuple):
+    ids: list[list[str | None]]
+    """k item ids a person, best first; None where there are no more."""
+    scores: np.ndarray
+    """Float32 (person, k); -inf where the id is None."""
+
+
+class Recommendations(_Lists):
+    """What to show, best first: `ids, scores = recommendations`.
+
+    `reasons` stands beside them: one a row, None where it is full, else why it is short or empty.
+    """
+
+    reasons: tuple[str | None, ...]
+
+    def __new__(
+        cls, ids: list[list[str | None]], scores: np.ndarray, reasons: Sequence[str | None] = ()
+    ) -> Recommendations:
+        """`reasons`: () where nothing is to be said of any row."""
+        made = super().__new__(cls, ids, scores)
+        made.reasons = tuple(reasons) if reasons else (None,) * len(ids)
+        return made
+
+
+def why_short(
+    best: TopK, scorer: Scorer, people: Sequence[str | Person], *, answered: Sequence[bool] | np.ndarray, query: Query
+) -> list[str | None]:
+    """Why each row is not full, None where it is; what a query admits is counted only where a row is short."""
+    short = [place for place, ids in enumerate(best.ids) if None in ids]
+    reasons: list[str | None] = [None] * len(best.ids)
+    if not short:
+        return reasons
+    allowed = query.allowed_mask(scorer.table)
+    for place in short:
+        if not answered[place]:
+            reasons[place] = "nothing is known of this person, and on_unknown='skip' asks for an empty row."
+            continue
+        seen = scorer.people.seen(people[place]) if query.exclude_seen else set()
+        ids = best.ids[place]
+        shown = sum(item_id is not None for item_id in ids)
+        reasons[place] = (
+            f"{shown} of {len(ids)} asked for: of {len(allowed)} items, the query admits {int(allowed.sum())}, and "
+            f"{sum(bool(allowed[row]) for row in seen)} of these the person has taken."
+        )
+    return reasons
