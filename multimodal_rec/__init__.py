@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from multimodal_rec.evaluation.segments import popularity_labels
     from multimodal_rec.evaluation.significance import compare_runs, paired_difference
     from multimodal_rec.explanation import Explanation
+    from multimodal_rec.fine_tuning import FineTune
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
     from multimodal_rec.recommender import Recommendations, Recommender
     from multimodal_rec.retrieval import Query
     from multimodal_rec.samples import write_sample
     from multimodal_rec.schema import Schema
+    from multimodal_rec.updating import UpdateReport
 
 __all__ = [
     "Audit",
@@ -52,6 +54,7 @@ __all__ = [
     "ContextError",
     "Evaluation",
     "Explanation",
+    "FineTune",
     "GraphConfig",
     "ItemError",
     "ItemItemConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "TowerCost",
     "TrainingConfig",
     "UnknownIdError",
+    "UpdateReport",
     "analyse_experiment",
     "audit_parts",
     "build_tower",
@@ -94,6 +98,7 @@ _HOMES = {
     "Catalogue": "catalogue",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
+    "FineTune": "fine_tuning",
     "GraphConfig": "collaborative.settings",
     "ItemItemConfig": "collaborative.settings",
     "Person": "people",
@@ -107,6 +112,7 @@ _HOMES = {
     "TowerConfig": "config",
     "TowerCost": "costs",
     "TrainingConfig": "config",
+    "UpdateReport": "updating",
     "analyse_experiment": "evaluation.experiment",
     "audit_parts": "evaluation.audit",
     "build_tower": "builders",
