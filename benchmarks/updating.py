@@ -41,6 +41,7 @@ from multimodal_rec import (
     write_sample,
 )
 from multimodal_rec.collaborative.settings import ItemItemConfig
+from multimodal_rec.demo import KINDS
 
 STALE, UPDATED, TUNED, ANEW = "stale", "update", "update, fine-tune", "trained anew"
 FILMS = RecommenderConfig(
@@ -67,6 +68,7 @@ class Course:
 class Told(NamedTuple):
     """What a method reached in one period, and what it cost to tell it of the one before."""
 
+    period: int
     per_user: pd.DataFrame
     seconds: float
     processor_seconds: float
@@ -76,7 +78,7 @@ def course(name: str, source: Path, out: Path, num_periods: int) -> Course:
     """A sample catalogue, its last 30% of events in equal periods; or films, from the twentieth week by 14 days."""
     if name == "movielens-100k":
         films, week = prepared(name, source, out), 7 * 86_400
-        first = int(films.interactions["timestamp"].min())
+        first = int(films.interactions["timestamp"].to_numpy().min())
         training = TrainingConfig(epochs=2, batch_size=1024, progress=False, cache_dir=str(out / "cache"))
         return Course(
             catalogue=films,
@@ -87,7 +89,8 @@ def course(name: str, source: Path, out: Path, num_periods: int) -> Course:
             num_periods=num_periods,
         )
     folder = out / "samples" / name
-    catalogue = Catalogue.read(folder) if (folder / "catalogue.toml").exists() else write_sample(name, folder)
+    kind = next(kind for kind in KINDS if kind == name)
+    catalogue = Catalogue.read(folder) if (folder / "catalogue.toml").exists() else write_sample(kind, folder)
     stamps = catalogue.interactions["timestamp"].to_numpy()
     cut = float(np.quantile(stamps, 0.7))
     return Course(
@@ -120,7 +123,7 @@ def asked(recommender: Recommender, course: Course, since: float, until: float) 
     moments = log["timestamp"]
 
     def score(queries: pd.DataFrame) -> np.ndarray:
-        contexts = queries[columns].to_dict("records") if columns else None
+        contexts = pd.DataFrame(queries[columns]).to_dict("records") if columns else None
         people = queries["user_id"].tolist()
         return recommender.score(people, catalogue.item_ids, context=contexts, on_unknown="cold")
 
@@ -133,8 +136,11 @@ def asked(recommender: Recommender, course: Course, since: float, until: float) 
     ).per_user
 
 
-def follow(course: Course, seed: int, out: Path) -> tuple[dict[str, list[Told]], list[float]]:
-    """Method → what it reached, period by period; and what each fine-tune did to the old (after less before)."""
+def follow(course: Course, seed: int, out: Path, *, anew: int) -> tuple[dict[str, list[Told]], list[float]]:
+    """Method → what it reached, period by period; and what each fine-tune did to the old (after less before).
+
+    `anew`: how many of the last periods are also asked of a model that is trained anew.
+    """
     start = time.process_time(), time.perf_counter()
     first = trained(course, course.cut, seed)
     used, wall = time.process_time() - start[0], time.perf_counter() - start[1]
@@ -166,11 +172,13 @@ def follow(course: Course, seed: int, out: Path) -> tuple[dict[str, list[Told]],
             ANEW: lambda since=since: trained(course, since, seed),
         }
         for name, tell in ways.items():
+            if name == ANEW and period <= course.num_periods - anew:
+                continue
             start = time.process_time(), time.perf_counter()
             recommender = tell()
             spent = time.perf_counter() - start[1], time.process_time() - start[0]
             per_user = asked(recommender, course, since, until)
-            found.setdefault(name, []).append(Told(per_user, *spent))
+            found.setdefault(name, []).append(Told(period, per_user, *spent))
             print(f"period {period}, {len(batch)} events, {name}: NDCG@10 {per_user['ndcg@10'].mean():.4f}", flush=True)
             if name == ANEW:
                 recommender.close()
@@ -187,38 +195,41 @@ def returning(course: Course) -> list[list[str]]:
 def table(course: Course, runs: Sequence[tuple[dict[str, list[Told]], list[float]]]) -> str:
     """A row a method."""
     back = returning(course)
-    values: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
-    for name in runs[0][0]:
-        everybody = pd.concat([told.per_user for found, _ in runs for told in found[name]])
-        known = pd.concat(
-            [
-                told.per_user.loc[told.per_user.index.isin(ids)]
-                for found, _ in runs
-                for told, ids in zip(found[name], back, strict=True)
-            ]
-        )
-        values[name] = tuple(frame.groupby(level=0).mean() for frame in (everybody, known))
     lines = [
         "| | NDCG@10 | over stale | NDCG@10, returning | over stale | seconds | of a processor |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, frames in values.items():
-        cells: list[str] = []
-        for place, frame in enumerate(frames):
-            cells.append(f"{frame['ndcg@10'].mean():.4f}")
-            stale = Evaluation(values[STALE][place], 0)
-            cells.append("" if name == STALE else str(paired_difference(Evaluation(frame, 0), stale, "ndcg@10")))
+    sizes: list[int] = []
+    for name in runs[0][0]:
         told = [each for found, _ in runs for each in found[name]]
+        periods = {each.period for each in told}
+        stale = [each for found, _ in runs for each in found[STALE] if each.period in periods]
+        label = name if len(periods) == course.num_periods else f"{name}, last of {course.num_periods} periods only"
+        cells: list[str] = []
+        for only in (None, back):
+            mine, theirs = _people(told, only), _people(stale, only)
+            sizes.append(len(mine))
+            cells.append(f"{mine['ndcg@10'].mean():.4f}")
+            difference = paired_difference(Evaluation(mine, 0), Evaluation(theirs, 0), "ndcg@10")
+            cells.append("" if name == STALE else str(difference))
         spent = [np.median([each.seconds for each in told]), np.median([each.processor_seconds for each in told])]
         cells += ["" if name == STALE else f"{each:.1f}" for each in spent]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    people, known = (len(frame) for frame in values[STALE])
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     forgotten = [each for _, own in runs for each in own]
     lines.append(
-        f"\n{people} people, {known} of them returning; {course.num_periods} periods of {course.days:.0f} days, "
+        f"\n{sizes[0]} people, {sizes[1]} of them returning; {course.num_periods} periods of {course.days:.0f} days, "
         f"{len(runs)} seeds. Old, after less before: {np.mean(forgotten):+.4f}."
     )
     return "\n".join(lines)
+
+
+def _people(told: Sequence[Told], back: Sequence[Sequence[str]] | None) -> pd.DataFrame:
+    """Each person's mean over periods and seeds; of those only who came back, where they are given."""
+    frames = [
+        each.per_user if back is None else each.per_user.loc[each.per_user.index.isin(list(back[each.period - 1]))]
+        for each in told
+    ]
+    return pd.DataFrame(pd.concat(frames).groupby(level=0).mean())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -229,12 +240,13 @@ def main(arguments: list[str] | None = None) -> None:
     names = ["product", "music", "video", "movielens-100k"]
     parser.add_argument("--catalogues", nargs="+", choices=names, default=names)
     parser.add_argument("--periods", type=int, default=4)
+    parser.add_argument("--anew", type=int, default=4, help="train anew for so many of the last periods")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.catalogues:
         chosen = course(name, options.source, options.out, options.periods)
-        runs = [follow(chosen, seed, options.out / f"{name}-{seed}") for seed in options.seeds]
+        runs = [follow(chosen, seed, options.out / f"{name}-{seed}", anew=options.anew) for seed in options.seeds]
         print(f"\n{name}\n\n{table(chosen, runs)}\n", flush=True)
 
 

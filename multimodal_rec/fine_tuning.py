@@ -84,9 +84,8 @@ class FineTuneReport:
         told = f"told {self.new_events} new interactions and {self.replayed} old ones"
         if self.ndcg_before is None or self.ndcg_after is None:
             return told
-        return (
-            f"{told}; NDCG@10 of {self.held_back} old ones {self.ndcg_before:.4f} before, {self.ndcg_after:.4f} after"
-        )
+        held_back = f"NDCG@10 of {self.held_back} old ones held back {self.ndcg_before:.4f} before"
+        return f"{told}; {held_back}, {self.ndcg_after:.4f} after"
 
 
 class _Told(NamedTuple):

@@ -49,8 +49,14 @@ class ItemFeatures(NamedTuple):
     def to(self, device: torch.device | str) -> ItemFeatures:
         """The same features on another device."""
         modalities = {name: ModalityFeatures(w.to(device), p.to(device)) for name, (w, p) in self.modalities.items()}
-        stored = None if self.stored is None else self.stored.to(device)
-        return ItemFeatures(modalities, *(tensor.to(device) for tensor in self[1:5]), stored)
+        return ItemFeatures(
+            modalities,
+            self.attributes.to(device),
+            self.attributes_present.to(device),
+            self.behaviour.to(device),
+            self.behaviour_present.to(device),
+            None if self.stored is None else self.stored.to(device),
+        )
 
 
 class ScoredItems(NamedTuple):
