@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from multimodal_rec.evaluation.segments import popularity_labels
     from multimodal_rec.evaluation.significance import compare_runs, paired_difference
     from multimodal_rec.explanation import Explanation
+    from multimodal_rec.fine_tuning import FineTune
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
     from multimodal_rec.ray_engine import RayEngine
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from multimodal_rec.retrieval import Query
     from multimodal_rec.samples import write_sample
     from multimodal_rec.schema import Schema
+    from multimodal_rec.updating import UpdateReport
 
 __all__ = [
     "DPP",
@@ -73,6 +75,7 @@ __all__ = [
     "Explanation",
     "Explore",
     "ExposureFloor",
+    "FineTune",
     "GraphConfig",
     "Group",
     "ItemError",
@@ -97,6 +100,7 @@ __all__ = [
     "TowerCost",
     "TrainingConfig",
     "UnknownIdError",
+    "UpdateReport",
     "analyse_experiment",
     "audit_parts",
     "build_tower",
@@ -125,6 +129,7 @@ _HOMES = {
     "Explanation": "explanation",
     "Explore": "reranking.exploration",
     "ExposureFloor": "reranking.exposure",
+    "FineTune": "fine_tuning",
     "GraphConfig": "collaborative.settings",
     "Group": "reranking.step",
     "ItemItemConfig": "collaborative.settings",
@@ -142,6 +147,7 @@ _HOMES = {
     "TowerConfig": "config",
     "TowerCost": "costs",
     "TrainingConfig": "config",
+    "UpdateReport": "updating",
     "analyse_experiment": "evaluation.experiment",
     "audit_parts": "evaluation.audit",
     "build_tower": "builders",

@@ -64,8 +64,8 @@ class Catalogue:
             raise CatalogueError(
                 f"catalogue '{folder}' has no items. Expected a file items.parquet or items.csv in it."
             )
-        items, found = attach_vectors(_read_table(paths[0]), folder, schema)
-        interactions, users = [None if path is None else _read_table(path) for path in paths[1:]]
+        items, found = attach_vectors(read_table(paths[0]), folder, schema)
+        interactions, users = [None if path is None else read_table(path) for path in paths[1:]]
         files = [name if path is None else path.name for name, path in zip(_FILES, paths, strict=True)]
         return _checked(
             items,
@@ -267,7 +267,8 @@ def _table_path(folder: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a parquet or CSV file, as they stand there. Raises `CatalogueError` where they cannot be read."""
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)

@@ -48,6 +48,13 @@ class Checked(NamedTuple):
     problems: tuple[Problem, ...]
 
 
+class CheckedLog(NamedTuple):
+    """Interactions in normal form with every problem that was found in them."""
+
+    interactions: pd.DataFrame
+    problems: tuple[Problem, ...]
+
+
 def check_tables(
     tables: Tables,
     schema: Schema,
@@ -81,6 +88,18 @@ def check_items(frame: pd.DataFrame, schema: Schema, *, media: Path | None, file
     problems = not_utf8(frame, file)
     items = _check_items(frame, schema, media, file, problems)
     return Checked(Tables(items, pd.DataFrame(), None), tuple(_in_order(problems, [file])))
+
+
+def check_interactions(frame: pd.DataFrame, schema: Schema, *, file: str = "interactions") -> CheckedLog:
+    """The interactions in normal form and all of their problems, whichever items and people they name.
+
+    A declared context column that is missing is no problem here: nothing is known of it then.
+    """
+    problems = not_utf8(frame, file)
+    checked = _check_interactions(Tables(pd.DataFrame(), frame, None), schema, ("items", file, "users"), problems)
+    missing = [column for column in schema.context if column not in frame]
+    kept = [p for p in problems if not (p.column in missing and p.message == COLUMN_IS_MISSING)]
+    return CheckedLog(checked.drop(columns=missing), tuple(kept))
 
 
 def set_aside(tables: Tables, problems: Sequence[Problem], *, files: Sequence[str]) -> Checked:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multimodal_rec.behaviour import BehaviourScale
 from multimodal_rec.blending import Choice, blend_in
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
@@ -31,6 +32,8 @@ class FittedModel(NamedTuple):
     """What validation chose of the collaborative scores; None without such."""
     behaviour: dict[str, np.ndarray]
     """Item id → behaviour features and what the item is to the collaborative scores, for those that somebody took."""
+    scale: BehaviourScale
+    """Of these features."""
     prepared: PreparedMemory | None
     """What was made ready of the items' media."""
 
@@ -76,7 +79,7 @@ def fit_model(
         model.blend.forget()
     shown = data.items.behaviour_present.tolist()
     behaviour = {item_id: features[row] for row, item_id in enumerate(part.item_ids) if shown[row]}
-    return FittedModel(model, vocabulary, epochs, choice, behaviour, data.content.prepared)
+    return FittedModel(model, vocabulary, epochs, choice, behaviour, data.behaviour.scale, data.content.prepared)
 
 
 def check_catalogue(part: Catalogue, config: RecommenderConfig) -> None:

@@ -43,11 +43,20 @@ class ItemFeatures(NamedTuple):
     """(item, behaviour width)."""
     behaviour_present: Tensor
     """Bool (item,): False for whoever is new."""
+    stored: Tensor | None = None
+    """(item, part - 1, dim): tokens of all parts but behaviour, where these are to be taken as they are."""
 
     def to(self, device: torch.device | str) -> ItemFeatures:
         """The same features on another device."""
         modalities = {name: ModalityFeatures(w.to(device), p.to(device)) for name, (w, p) in self.modalities.items()}
-        return ItemFeatures(modalities, *(tensor.to(device) for tensor in self[1:]))
+        return ItemFeatures(
+            modalities,
+            self.attributes.to(device),
+            self.attributes_present.to(device),
+            self.behaviour.to(device),
+            self.behaviour_present.to(device),
+            None if self.stored is None else self.stored.to(device),
+        )
 
 
 class ScoredItems(NamedTuple):
@@ -172,6 +181,11 @@ class RecommenderModel(nn.Module):
 
     def tokens(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
         """Tokens (item, part, dim) and which are present, bool (item, part)."""
+        if features.stored is not None:
+            there = [present.any(dim=1) for _, present in features.modalities.values()]
+            there += [features.attributes_present, features.behaviour_present]
+            behaviour = self.behaviour_token(features.behaviour).unsqueeze(1)
+            return torch.cat([features.stored, behaviour], dim=1), torch.stack(there, dim=1)
         pairs = [self.modality_token(name, features.modalities[name]) for name in self.towers]
         tokens = [token for token, _ in pairs]
         tokens += [self.attribute_token(features.attributes), self.behaviour_token(features.behaviour)]

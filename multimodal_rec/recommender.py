@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Literal, overload
 
 import numpy as np
@@ -23,6 +24,7 @@ from multimodal_rec.explaining import explained
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
@@ -43,6 +45,7 @@ from multimodal_rec.staleness import check_complete, not_embedded
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
 from multimodal_rec.training import Epoch
+from multimodal_rec.updating import UpdateReport, update
 from towers import Tower
 
 
@@ -62,6 +65,7 @@ class Recommender(ServiceVerbs):
         self._choice: Choice | None = None
         self._scorer: Scorer | None = None
         self._shortlist: Shortlist | None = None
+        self._writing = Lock()
 
     def fit(
         self,
@@ -138,11 +142,12 @@ class Recommender(ServiceVerbs):
         """
         trained, workers = self._fitted(), ray_engine(engine)
         job = trained.job if num_workers is None else replace(trained.job, num_workers=num_workers)
-        if workers is None:
-            report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
-        else:
-            report = workers.embed(items, trained, store=self._store_uri, retry_failed=retry_failed)
-        self._scorer = None
+        with self._writing:
+            if workers is None:
+                report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
+            else:
+                report = workers.embed(items, trained, store=self._store_uri, retry_failed=retry_failed)
+            self._scorer = None
         if on_error == "raise":
             check_failures(report)
         return report
@@ -322,6 +327,23 @@ class Recommender(ServiceVerbs):
             without=without,
         )
 
+    def update(
+        self, interactions: pd.DataFrame, *, users: pd.DataFrame | None = None, fine_tune: FineTune | None = None
+    ) -> UpdateReport:
+        """Learn from what people did since: histories, statistics and the people's side, without any tower.
+
+        `interactions` as in a catalogue, of known or new people and items; what is stored already is passed over.
+        `users`: attributes and profiles that are new or have changed. `fine_tune` trains shortly besides. Whoever asks
+        meanwhile is answered from the old state; a call that was cut off is made good by the next. `updating.update`
+        has the details, and what it raises.
+        """
+        with self._writing:
+            # Readers keep what is loaded here: nobody is to read tables of which some are written and some are not.
+            self._ready()
+            found = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
+            self._trained, self._scorer = found.trained, found.scorer
+        return found.report
+
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""
         self._fitted().write(Path(path), with_store=self._store_uri is None)
@@ -378,6 +400,7 @@ class Recommender(ServiceVerbs):
             fitted.vocabulary,
             part.schema,
             behaviour=fitted.behaviour,
+            scale=fitted.scale,
             store=store,
             cache=cache,
             num_workers=training.num_workers,
@@ -394,7 +417,8 @@ class Recommender(ServiceVerbs):
     def _note_fitted(self, log: pd.DataFrame) -> None:
         trained = self._fitted()
         trained.store.append_interactions(log)
-        self._trained = replace(trained, num_fitted=trained.store.num_interactions)
+        count = trained.store.num_interactions
+        self._trained = replace(trained, num_fitted=count, num_folded=count)
 
     def _fitted(self) -> Trained:
         if self._trained is None:

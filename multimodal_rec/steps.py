@@ -199,6 +199,7 @@ class Objective(nn.Module):
             items.attributes_present[index].to(device),
             items.behaviour[index].to(device),
             items.behaviour_present[index].to(device),
+            None if items.stored is None else items.stored[index].to(device),
         )
 
     def _hide(self, present: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from multimodal_rec.behaviour import BehaviourScale
 from multimodal_rec.builders import build_blend, build_model
 from multimodal_rec.config import RecommenderConfig
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import NotFittedError
 from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.folding import Folding
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.object_storage import cache_folder
 from multimodal_rec.rows import Layout
@@ -40,12 +42,19 @@ class Trained:
     schema: Schema
     _: KW_ONLY
     behaviour: dict[str, np.ndarray]
-    """Item id → behaviour features and what the item is to the collaborative scores, for those that somebody took."""
+    """Item id → behaviour features and what the item is to the collaborative scores, for those that somebody took, as
+    training left them."""
+    scale: BehaviourScale
+    """Of these features."""
     store: ItemStore
     cache: FeatureCache
     num_workers: int = 0
     num_fitted: int = 0
     """Interactions in the store that were trained on: its first ones."""
+    num_folded: int = 0
+    """Interactions in the store that are in the items' behaviour: its first ones, at least those trained on."""
+    updated: dict[str, np.ndarray] = field(default_factory=dict)
+    """As `behaviour`, of the items that somebody took since."""
 
     @cached_property
     def job(self) -> EmbeddingJob:
@@ -54,9 +63,20 @@ class Trained:
             model=self.model,
             vocabulary=self.vocabulary,
             schema=self.schema,
-            behaviour=self.behaviour,
+            behaviour={**self.behaviour, **self.updated},
             cache=self.cache,
             num_workers=self.num_workers,
+        )
+
+    @property
+    def folding(self) -> Folding:
+        """How the items' behaviour goes on from what training left."""
+        return Folding(
+            model=self.model,
+            vocabulary=self.vocabulary,
+            behaviour=self.behaviour,
+            scale=self.scale,
+            num_fitted=self.num_fitted,
         )
 
     def scorer(self, log: pd.DataFrame) -> Scorer:
@@ -73,7 +93,10 @@ class Trained:
             "vocabulary": self.vocabulary.to_dict(),
             "behaviour_items": list(self.behaviour),
             "content_blocks": [] if self.model.blend is None else list(self.model.blend.content.block_widths),
+            "behaviour_scale": self.scale.to_dict(),
             "num_fitted": self.num_fitted,
+            "num_folded": self.num_folded,
+            "num_known": self.store.num_interactions,
         }
         (folder / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for name in self.model.towers:
@@ -120,16 +143,31 @@ class Trained:
             vocabulary,
             Schema.from_toml(about["schema"], source=str(folder / "config.json")),
             behaviour=dict(zip(about["behaviour_items"], features, strict=True)),
+            scale=BehaviourScale.from_dict(about["behaviour_scale"]),
             store=ItemStore.open(store, layout, release=release),
             cache=FeatureCache(cache_folder(store)),
             num_fitted=about["num_fitted"],
+            num_folded=about["num_folded"],
         )
         if release is not None:
             check_served(trained.store, model=trained.job.fingerprint)
         elif (folder / "store").exists() and trained.store.num_items == 0:
             with ItemStore.open(folder / "store", layout) as kept:
                 kept.copy_into(trained.store)
-        return trained
+        return trained._caught_up(about["num_known"])
+
+    def _caught_up(self, num_known: int) -> Trained:
+        """With the behaviour of what was done since training, `num_known` interactions being there when it was saved.
+
+        Where the store has more by now, somebody updated it and did not save: an item that is embedded again must not
+        fall back behind that.
+        """
+        num_folded = self.num_folded if self.store.num_interactions <= num_known else None
+        if num_folded == self.num_fitted:
+            return self
+        log = self.store.read_interactions().iloc[:num_folded]
+        table = self.store.read_items(model=self.job.fingerprint)
+        return replace(self, updated=self.folding.updated(log, table))
 
 
 def store_layout(model: RecommenderModel) -> Layout:

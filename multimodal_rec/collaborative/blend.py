@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_rec.collaborative.expectation import Expectation
+from multimodal_rec.collaborative.item_item import ItemItemScore
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
 
@@ -51,6 +52,17 @@ class Blend(nn.Module):
         """How many numbers either side of all scores has."""
         taken = torch.ones(0, dtype=torch.bool, device=self.weights.device)
         return self.items(self.weights.new_zeros(0, self.width), taken).shape[1]
+
+    @property
+    def popularity_columns(self) -> tuple[int, ...]:
+        """Which of an item's numbers say how many take it, as of `ItemItemScore.popularity_columns`."""
+        found: list[int] = []
+        start = 0
+        for score in self._scores():
+            if isinstance(score, ItemItemScore):
+                found += [start + column for column in score.popularity_columns]
+            start += score.width
+        return tuple(found)
 
     def vectors(self, content: Tensor, present: Tensor, vectors: Tensor, taken: Tensor) -> Tensor:
         """What each item is to the scores, (item, width): `vectors` where taken, else what its content says.

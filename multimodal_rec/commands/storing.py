@@ -1,4 +1,4 @@
-"""Verbs on a store: embed, index and export."""
+"""Verbs on a store: embed, update, index and export."""
 
 # torch and pandas take seconds to import; inside the verbs they delay neither `--help` nor a mistyped option.
 # ruff: noqa: PLC0415
@@ -76,6 +76,33 @@ def embed(
             raise typer.Exit(1)
 
 
+def update(
+    model: ModelFolder,
+    interactions: Annotated[Path, typer.Argument(metavar="FILE", help="What people did since: .parquet or .csv.")],
+    *,
+    store: StoreFolder,
+    fine_tune: Annotated[
+        int, typer.Option("--fine-tune", min=0, metavar="EPOCHS", help="Train on that and on older events besides.")
+    ] = 0,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Learn from what people did since, without starting over; the model is saved again."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        from multimodal_rec.catalogue import read_table
+        from multimodal_rec.fine_tuning import FineTune
+
+        recommender = load(model, store)
+        how = FineTune(epochs=fine_tune) if fine_tune else None
+        report = recommender.update(read_table(interactions), fine_tune=how)
+        recommender.save(model)
+        if as_json:
+            terminal.write_json(report.to_dict())
+        else:
+            terminal.write_line(str(report))
+
+
 def index(
     model: ModelFolder,
     *,
@@ -125,4 +152,4 @@ def export(
             terminal.write_line(str(report))
 
 
-VERBS = (embed, index, export)
+VERBS = (embed, update, index, export)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimodal_rec.behaviour import ItemBehaviour, item_behaviour
+from multimodal_rec.behaviour import BehaviourScale, ItemBehaviour, folded_in, item_behaviour
 
 
 def _log(num_users: int = 40, num_items: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +81,31 @@ def test_folds_are_turned_onto_everybody() -> None:
 
 
 def test_the_same_seed_gives_the_same_features() -> None:
-    for one, other in zip(_features(*_log()), _features(*_log()), strict=True):
-        np.testing.assert_array_equal(one, other)
+    one, other = _features(*_log()), _features(*_log())
+    for first, second in zip([*one[:-1], *one.scale], [*other[:-1], *other.scale], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_folding_in_the_log_that_was_decomposed_gives_its_own_features() -> None:
+    users, items = _log()
+    found = _features(users, items, num_items=13)
+    again = folded_in(users, items, num_users=40, known=found.features, scale=found.scale)
+    np.testing.assert_allclose(again[found.present], found.features[found.present], atol=1e-5)
+    read = BehaviourScale.from_dict(found.scale.to_dict())
+    np.testing.assert_array_equal(folded_in(users, items, num_users=40, known=found.features, scale=read), again)
+
+
+def test_what_was_never_taken_comes_to_lie_by_what_its_people_took() -> None:
+    users, items = _log()
+    found = _features(users, items, num_items=14)
+    more_users, more_items = np.append(users, [0, 2, 4, 1, 3, 5, 7]), np.append(items, [12] * 3 + [13] * 4)
+    again = folded_in(more_users, more_items, num_users=40, known=found.features, scale=found.scale)
+    even, odd = found.features[:6, 0].mean(), found.features[6:12, 0].mean()
+    assert np.sign(again[12, 0]) == np.sign(even)
+    assert np.sign(again[13, 0]) == np.sign(odd)
+    # In units of the first log, whatever the others' popularity became.
+    expected = (np.log1p([3, 4]) - found.scale.mean) / found.scale.std
+    np.testing.assert_allclose(again[12:, -1], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("users", "items"), [([], []), ([0], [1]), ([0, 0], [0, 1]), ([0, 1], [0, 0])])

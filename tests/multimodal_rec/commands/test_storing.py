@@ -1,6 +1,7 @@
 """The verbs on a filled store, as people and machines call them."""
 
 import json
+import shutil
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -43,3 +44,23 @@ def test_an_index_and_an_export_of_a_store(saved: Path, tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["num_items"] == 13
     assert call("export", model, tmp_path / "x.npy", "--store", store, "--numbers", "int4").exit_code == 2
     assert "Expected .parquet or .npy" in call("export", model, tmp_path / "x.csv", "--store", store).stderr
+
+
+def test_an_update_is_in_the_store_and_in_the_model(saved: Path, tmp_path: Path) -> None:
+    model, store = tmp_path / "model", tmp_path / "store"
+    shutil.copytree(saved, model)
+    asked = ("recommend", model, "--store", store, "--user", "newcomer", "--k", 3, "--json")
+    assert call(*asked).exit_code == 1
+    events = tmp_path / "events.csv"
+    events.write_text("user_id,item_id,timestamp,event\nnewcomer,i3,2025-01-01T09:00:00Z,like\n")
+    done = call("update", model, events, "--store", store)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("1 new interactions, 0 known already, 1 new people; 1 items recomputed")
+    shown = json.loads(call(*asked).stdout)["recommendations"][0]["items"]
+    assert "i3" not in [entry["item"] for entry in shown]
+    again = json.loads(call("update", model, events, "--store", store, "--json").stdout)
+    assert (again["new_events"], again["known_events"], again["items"]) == (0, 1, 0)
+    events.write_text("user_id,item_id,timestamp,event\nnewcomer,i3,yesterday,like\n")
+    refused = call("update", model, events, "--store", store)
+    assert refused.exit_code == 1
+    assert "unreadable timestamp ('yesterday')" in refused.stderr
