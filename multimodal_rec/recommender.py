@@ -1,4 +1,4 @@
-"""The verbs: fit, embed, score, recommend, explain, evaluate, save, load."""
+"""The verbs that change something, and what is asked of a test part: fit, embed, update, publish, evaluate, save."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,34 +14,20 @@ import pandas as pd
 from multimodal_rec.blending import Choice
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
-from multimodal_rec.context import Context
 from multimodal_rec.embedding import EmbedReport, check_failures
 from multimodal_rec.errors import ItemError, NotFittedError
 from multimodal_rec.evaluation import Evaluation
 from multimodal_rec.evaluation.leaks import check_disjoint, check_role, check_written
 from multimodal_rec.evaluation.protocol import Protocol
-from multimodal_rec.explaining import explained
-from multimodal_rec.explanation import Explanation
-from multimodal_rec.export import ExportReport, Numbers, export_embeddings
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.fitting import check_catalogue, fit_model
-from multimodal_rec.index import EXACT_UP_TO
-from multimodal_rec.index_folder import index_path
-from multimodal_rec.index_report import IndexReport
 from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
-from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.parts import less, together, with_given
-from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.ray_engine import Engine, ray_engine
-from multimodal_rec.recommendations import Recommendations, why_short
-from multimodal_rec.reranking.pool import best_after, found_after
-from multimodal_rec.retrieval import Query, top_k
-from multimodal_rec.scorer import Scorer
 from multimodal_rec.service import ServiceVerbs
-from multimodal_rec.shortlist import Shortlist
-from multimodal_rec.staleness import check_complete, not_embedded
+from multimodal_rec.staleness import check_complete
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
 from multimodal_rec.training import Epoch
@@ -56,15 +42,12 @@ class Recommender(ServiceVerbs):
     """
 
     def __init__(self, config: RecommenderConfig, *, store: str | Path | None = None) -> None:
-        super().__init__()
+        super().__init__(store)
         self.config = config
         self.epochs: list[Epoch] = []
         self.set_aside: dict[str, str] = {}
-        self._store_uri = store
         self._trained: Trained | None = None
         self._choice: Choice | None = None
-        self._scorer: Scorer | None = None
-        self._shortlist: Shortlist | None = None
         self._writing = Lock()
 
     def fit(
@@ -170,127 +153,6 @@ class Recommender(ServiceVerbs):
         model = self._fitted().job.fingerprint
         check_complete(self.store, model=model, partial=partial)
         return self.store.publish(name, model=model, alias=alias)
-
-    def score(
-        self,
-        people: Sequence[str | Person],
-        items: Sequence[str] | pd.DataFrame,
-        *,
-        context: Context = None,
-        on_unknown: OnUnknown = "raise",
-    ) -> np.ndarray:
-        """Context-aware ranking scores, float32 (person, item); higher is better.
-
-        `items`: ids, or raw items as in `embed`, which are embedded now and not stored. `context`: one dict for all
-        people or one a person. Raises `UnknownIdError` for an item that is not embedded
-        (`on_unknown="skip"` gives -inf there) or a person of whom nothing is known, `ContextError` for a context
-        column that was never declared.
-        """
-        scorer, items, _ = self._over(items)
-        rows = [scorer.item_rows.get(item_id) for item_id in items]
-        missing = [item_id for item_id, row in zip(items, rows, strict=True) if row is None]
-        if missing and on_unknown == "raise":
-            raise not_embedded(missing, len(items), self.store, model=self._fitted().job.fingerprint)
-        scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
-        known = [place for place, row in enumerate(rows) if row is not None]
-        answers = scorer.people.answered(people, on_unknown)
-        answered = [place for place, is_answered in enumerate(answers) if is_answered]
-        contexts = self._contexts(context, len(people))
-        if answered and known:
-            chosen = [people[place] for place in answered]
-            part = scorer.rank(chosen, contexts[answered], [row for row in rows if row is not None])
-            scores[np.ix_(np.array(answered), np.array(known))] = part
-        return scores
-
-    def recommend(
-        self,
-        people: Sequence[str | Person],
-        *,
-        k: int = 10,
-        context: Context = None,
-        query: Query | None = None,
-        on_unknown: OnUnknown = "raise",
-        new_items: pd.DataFrame | None = None,
-    ) -> Recommendations:
-        """The k items with the highest ranking scores a person, by default without what the person already took.
-
-        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters,
-        and its `steps` reorder what the ranking gives: scores are the ranking's own and need not descend then.
-        `new_items`: raw items as in `embed`, ranked among the others, not stored. `reasons` says why a row is short.
-        Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
-        """
-        scorer, _, replaced = self._over([] if new_items is None else new_items)
-        query = Query() if query is None else query
-        answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
-        contexts = self._contexts(context, len(people))
-        if query.shortlist is not None:
-            check_stored(new_items, query.shortlist)
-            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
-            best = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
-            if query.steps:
-                best = found_after(scorer, people, best, k=k, query=query)
-            return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
-        scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
-        if answered.any():
-            chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
-            scores[answered] = scorer.rank(chosen, contexts[answered])
-        excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
-        allowed = query.allowed_mask(scorer.table)
-        allowed[list(replaced)] = False
-        if query.steps:
-            scores[:, ~allowed] = -np.inf
-            best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)
-        else:
-            best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=allowed)
-        return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
-
-    def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
-        """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.
-
-        Through the index where one was built of many items; else exact. Raw items, as in `score`, are compared with
-        every stored one.
-        """
-        scorer, ids, replaced = self._over(items)
-        if isinstance(items, pd.DataFrame):
-            return Recommendations(*similar_stored(scorer, ids, replaced, k=k))
-        items = ids
-        rows: list[int] = []
-        for item_id in items:
-            if item_id not in scorer.item_rows:
-                raise not_embedded([item_id], len(items), self.store, model=self._fitted().job.fingerprint)
-            rows.append(scorer.item_rows[item_id])
-        return Recommendations(*self._searched().similar(rows, k=k))
-
-    def build_index(self, *, exact_up_to: int = EXACT_UP_TO) -> IndexReport:
-        """Build the index of `Query(shortlist=...)` and `similar_items`, and keep it beside the store.
-
-        Exact up to `exact_up_to` items, beyond that approximate, with its recall measured. Build it after each `embed`.
-        """
-        return self._searched().build(self._contexts(None, 1), exact_up_to=exact_up_to).report
-
-    def export(
-        self, path: str | Path, *, part: str = "item", numbers: Numbers = "float32", dims: int | None = None
-    ) -> ExportReport:
-        """Write embeddings with their ids for other software, .parquet or .npy; `export_embeddings` has the rest.
-
-        `part`: 'item' for e(i), or one of the model's parts such as 'text'.
-        """
-        ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
-        return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
-
-    @overload
-    def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
-    @overload
-    def explain(self, person: str | Person, items: Sequence[str], *, context: Context = None) -> list[Explanation]: ...
-    def explain(
-        self, person: str | Person, items: str | Sequence[str], *, context: Context = None
-    ) -> Explanation | list[Explanation]:
-        """Why an item scores as it does for this person in this context, or one explanation an item of a list.
-
-        The score's distance from the mean item's, shared out exactly between the item's parts, and again between
-        history and context. `context`: one dict. Raises as `score` does.
-        """
-        return explained(self._ready(), person, items, context=context, encoded=self._contexts(context, 1))
 
     def evaluate(
         self,
@@ -424,28 +286,3 @@ class Recommender(ServiceVerbs):
         if self._trained is None:
             raise NotFittedError("this recommender is not trained. Call fit(...) first, or Recommender.load(path).")
         return self._trained
-
-    def _contexts(self, context: Context, num_rows: int) -> np.ndarray:
-        return self._fitted().vocabulary.contexts(context, num_rows=num_rows)
-
-    def _ready(self) -> Scorer:
-        with self._lock:
-            trained = self._fitted()
-            if self._scorer is None:
-                self._scorer = trained.scorer(trained.store.read_interactions())
-            return self._scorer
-
-    def _over(self, items: Sequence[str] | pd.DataFrame) -> tuple[Scorer, Sequence[str], set[int]]:
-        """What scores these items, their ids, and the stored rows that raw ones stand in place of."""
-        if not isinstance(items, pd.DataFrame):
-            return self._ready(), checked_ids(items), set()
-        scorer, replaced = with_newcomers(self._ready(), self._fitted(), items)
-        return scorer, items["item_id"].tolist(), replaced
-
-    def _searched(self) -> Shortlist:
-        with self._lock:
-            scorer = self._ready()
-            if self._shortlist is None or self._shortlist.scorer is not scorer:
-                model = self._fitted().job.fingerprint
-                self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
-            return self._shortlist

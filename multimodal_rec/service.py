@@ -1,33 +1,81 @@
-"""Verbs that a service calls beside `score` and `recommend`: on frames, and for a wish in words."""
+"""The verbs that a service calls: score, recommend, search, explain, on ids, raw items and frames."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from threading import RLock
+from typing import overload
 
 import numpy as np
 import pandas as pd
 
 from multimodal_rec.context import Context
+from multimodal_rec.explaining import explained
+from multimodal_rec.explanation import Explanation
+from multimodal_rec.export import ExportReport, Numbers, export_embeddings
+from multimodal_rec.index import EXACT_UP_TO
+from multimodal_rec.index_folder import index_path
+from multimodal_rec.index_report import IndexReport
+from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.recommendations import Recommendations
-from multimodal_rec.retrieval import Query
+from multimodal_rec.recommendations import Recommendations, why_short
+from multimodal_rec.reranking.pool import best_after, found_after
+from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.search import TASTE, Asking, WishSearch, find
+from multimodal_rec.shortlist import Shortlist
+from multimodal_rec.staleness import not_embedded
 from multimodal_rec.trained import Trained
 
 
 class ServiceVerbs(ABC):
     """The half of `Recommender` that only asks what the other half has trained and embedded."""
 
-    def __init__(self) -> None:
+    def __init__(self, store_uri: str | Path | None) -> None:
+        self._store_uri = store_uri
+        self._scorer: Scorer | None = None
+        self._shortlist: Shortlist | None = None
         self._wishes: tuple[Scorer, WishSearch] | None = None
         # Several threads may ask at once: what is built when first asked for is built once.
         self._lock = RLock()
 
     @abstractmethod
+    def _fitted(self) -> Trained: ...
+
+    def score(
+        self,
+        people: Sequence[str | Person],
+        items: Sequence[str] | pd.DataFrame,
+        *,
+        context: Context = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> np.ndarray:
+        """Context-aware ranking scores, float32 (person, item); higher is better.
+
+        `items`: ids, or raw items as in `embed`, which are embedded now and not stored. `context`: one dict for all
+        people or one a person. Raises `UnknownIdError` for an item that is not embedded
+        (`on_unknown="skip"` gives -inf there) or a person of whom nothing is known, `ContextError` for a context
+        column that was never declared.
+        """
+        scorer, items, _ = self._over(items)
+        rows = [scorer.item_rows.get(item_id) for item_id in items]
+        missing = [item_id for item_id, row in zip(items, rows, strict=True) if row is None]
+        if missing and on_unknown == "raise":
+            raise not_embedded(missing, len(items), self._fitted().store, model=self._fitted().job.fingerprint)
+        scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
+        known = [place for place, row in enumerate(rows) if row is not None]
+        answers = scorer.people.answered(people, on_unknown)
+        answered = [place for place, is_answered in enumerate(answers) if is_answered]
+        contexts = self._contexts(context, len(people))
+        if answered and known:
+            chosen = [people[place] for place in answered]
+            part = scorer.rank(chosen, contexts[answered], [row for row in rows if row is not None])
+            scores[np.ix_(np.array(answered), np.array(known))] = part
+        return scores
+
     def recommend(
         self,
         people: Sequence[str | Person],
@@ -38,16 +86,85 @@ class ServiceVerbs(ABC):
         on_unknown: OnUnknown = "raise",
         new_items: pd.DataFrame | None = None,
     ) -> Recommendations:
-        """The k items with the highest ranking scores a person."""
+        """The k items with the highest ranking scores a person, by default without what the person already took.
 
-    @abstractmethod
-    def _fitted(self) -> Trained: ...
+        Every embedded item is scored exactly, or with `query.shortlist` as many as the index finds. `query` filters,
+        and its `steps` reorder what the ranking gives: scores are the ranking's own and need not descend then.
+        `new_items`: raw items as in `embed`, ranked among the others, not stored. `reasons` says why a row is short.
+        Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
+        """
+        scorer, _, replaced = self._over([] if new_items is None else new_items)
+        query = Query() if query is None else query
+        answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
+        contexts = self._contexts(context, len(people))
+        if query.shortlist is not None:
+            check_stored(new_items, query.shortlist)
+            depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
+            best = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
+            if query.steps:
+                best = found_after(scorer, people, best, k=k, query=query)
+            return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
+        scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
+        if answered.any():
+            chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
+            scores[answered] = scorer.rank(chosen, contexts[answered])
+        excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
+        allowed = query.allowed_mask(scorer.table)
+        allowed[list(replaced)] = False
+        if query.steps:
+            scores[:, ~allowed] = -np.inf
+            best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)
+        else:
+            best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=allowed)
+        return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
 
-    @abstractmethod
-    def _ready(self) -> Scorer: ...
+    def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
+        """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.
 
-    @abstractmethod
-    def _contexts(self, context: Context, num_rows: int) -> np.ndarray: ...
+        Through the index where one was built of many items; else exact. Raw items, as in `score`, are compared with
+        every stored one.
+        """
+        scorer, ids, replaced = self._over(items)
+        if isinstance(items, pd.DataFrame):
+            return Recommendations(*similar_stored(scorer, ids, replaced, k=k))
+        items = ids
+        rows: list[int] = []
+        for item_id in items:
+            if item_id not in scorer.item_rows:
+                raise not_embedded([item_id], len(items), self._fitted().store, model=self._fitted().job.fingerprint)
+            rows.append(scorer.item_rows[item_id])
+        return Recommendations(*self._searched().similar(rows, k=k))
+
+    @overload
+    def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
+    @overload
+    def explain(self, person: str | Person, items: Sequence[str], *, context: Context = None) -> list[Explanation]: ...
+    def explain(
+        self, person: str | Person, items: str | Sequence[str], *, context: Context = None
+    ) -> Explanation | list[Explanation]:
+        """Why an item scores as it does for this person in this context, or one explanation an item of a list.
+
+        The score's distance from the mean item's, shared out exactly between the item's parts, and again between
+        history and context. `context`: one dict. Raises as `score` does.
+        """
+        return explained(self._ready(), person, items, context=context, encoded=self._contexts(context, 1))
+
+    def build_index(self, *, exact_up_to: int = EXACT_UP_TO) -> IndexReport:
+        """Build the index of `Query(shortlist=...)` and `similar_items`, and keep it beside the store.
+
+        Exact up to `exact_up_to` items, beyond that approximate, with its recall measured. Build it after each `embed`.
+        """
+        return self._searched().build(self._contexts(None, 1), exact_up_to=exact_up_to).report
+
+    def export(
+        self, path: str | Path, *, part: str = "item", numbers: Numbers = "float32", dims: int | None = None
+    ) -> ExportReport:
+        """Write embeddings with their ids for other software, .parquet or .npy; `export_embeddings` has the rest.
+
+        `part`: 'item' for e(i), or one of the model's parts such as 'text'.
+        """
+        ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
+        return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:
         """The frame with a column of ranking scores, float32: one a row, of its user_id, item_id and context columns.
@@ -112,3 +229,28 @@ class ServiceVerbs(ABC):
             if self._wishes is None or self._wishes[0] is not scorer:
                 self._wishes = (scorer, WishSearch(self._fitted().model, scorer.table))
             return self._wishes[1]
+
+    def _contexts(self, context: Context, num_rows: int) -> np.ndarray:
+        return self._fitted().vocabulary.contexts(context, num_rows=num_rows)
+
+    def _ready(self) -> Scorer:
+        with self._lock:
+            trained = self._fitted()
+            if self._scorer is None:
+                self._scorer = trained.scorer(trained.store.read_interactions())
+            return self._scorer
+
+    def _over(self, items: Sequence[str] | pd.DataFrame) -> tuple[Scorer, Sequence[str], set[int]]:
+        """What scores these items, their ids, and the stored rows that raw ones stand in place of."""
+        if not isinstance(items, pd.DataFrame):
+            return self._ready(), checked_ids(items), set()
+        scorer, replaced = with_newcomers(self._ready(), self._fitted(), items)
+        return scorer, items["item_id"].tolist(), replaced
+
+    def _searched(self) -> Shortlist:
+        with self._lock:
+            scorer = self._ready()
+            if self._shortlist is None or self._shortlist.scorer is not scorer:
+                model = self._fitted().job.fingerprint
+                self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
+            return self._shortlist
