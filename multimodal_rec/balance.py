@@ -18,9 +18,9 @@ ScoredT = TypeVar("ScoredT")
 FEWEST = 20
 """People who must have taken something of a kind in the validation part before it may set that kind's weights."""
 LOSS = 0.01
-"""Share of their NDCG@10 that known items may lose to new ones ranked among them. Half of what may be lost at test."""
+"""Share of their NDCG@10 that known items may lose to new ones ranked among them; at test it comes out larger."""
 _KINDS: dict[int, Kind] = {NEW: "new", TAKEN: "known"}
-_SCALES = (0.5, 1.0, 2.0)
+_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
 _STEPS_BACK = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
