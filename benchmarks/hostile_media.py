@@ -3,11 +3,11 @@
     python benchmarks/hostile_media.py --good 5000 --bad 1000
 
 Writes a catalogue of small good pictures (a tenth of the items with a sound, one in fifty with a film) and files made
-to harm: bombs that unpack to gigabytes, headers that promise billions of samples, half files, files of another kind than
-their column says, playlists and scripts that name other files, links and paths out of `media/`, pipes and devices. A
-small recommender trained on a few good items embeds the folder. Every good item must be stored, every bad one listed
-with a reason, and nothing else; the script fails otherwise. Prints the first reason of every kind, the seconds, and the
-peak of resident memory above what the process took before.
+to harm: bombs that unpack to gigabytes, headers that promise billions of samples, half files, files of another kind
+than their column says, playlists and scripts that name other files, links and paths out of `media/`, pipes and
+devices. A small recommender trained on a few good items embeds the folder. Every good item must be stored, every bad
+one listed with a reason, and nothing else; the script fails otherwise. Prints the first reason of every kind, the
+seconds, and the peak of resident memory above what the process took before.
 """
 
 from __future__ import annotations

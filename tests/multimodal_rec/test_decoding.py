@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 import pandas as pd
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class Fragile(Backbone):
         super().__init__()
         self.net = nn.Linear(3, 4)
 
-    def prepare(self, value: Any, max_windows: int) -> dict[str, Tensor]:  # noqa: ARG002 - one picture an item
+    def prepare(self, value: Any, max_windows: int) -> dict[str, Tensor]:
         colour = value[0].getpixel((0, 0))
         if colour == (255, 0, 0):
             os._exit(11)
@@ -74,19 +75,25 @@ def test_a_reader_prepares_what_its_tower_prepares(bert: Path) -> None:
             assert torch.equal(tensor, expected[name])
 
 
-def test_processes_decode_what_is_decoded_here_and_outlive_a_crash(tmp_path: Path) -> None:
-    content = _content(tmp_path, 40, red=(20,))
+def test_processes_decode_what_is_decoded_here(tmp_path: Path) -> None:
+    content = _content(tmp_path, 20)
     tower = Tower(Fragile(), 2)
-    rows = [row for row in range(40) if row != 20]
-    here = {found.row: found for found in decode_here(content, rows, "image", Reader.of(tower))}
+    here = list(decode_here(content, range(20), "image", Reader.of(tower)))
     with DecodingWorkers({"image": tower}, 1) as workers:
+        found = list(workers.decode(content, range(20), "image"))
+    assert [(each.row, each.reason) for each in found] == [(each.row, each.reason) for each in here]
+    assert "cannot be read" in str(found[1].reason)
+    for expected, got in zip(here, found, strict=True):
+        assert (expected.prepared is None) == (got.prepared is None) == (got.row == 1)
+        if expected.prepared is not None and got.prepared is not None:
+            assert torch.equal(got.prepared["pixels"], expected.prepared["pixels"])
+
+
+@pytest.mark.slow
+def test_a_decoder_that_dies_takes_one_item_with_it(tmp_path: Path) -> None:
+    content = _content(tmp_path, 40, red=(20,))
+    with DecodingWorkers({"image": Tower(Fragile(), 2)}, 1) as workers:
         found = list(workers.decode(content, range(40), "image"))
     assert [each.row for each in found] == list(range(40))
-    assert found[20].prepared is None
+    assert [each.row for each in found if each.prepared is None] == [1, 20]
     assert "brought the decoder down" in str(found[20].reason)
-    for row in rows:
-        assert found[row].reason == here[row].reason
-        expected, got = here[row].prepared, found[row].prepared
-        assert (expected is None) == (got is None) == (row == 1)
-        if expected is not None and got is not None:
-            assert torch.equal(got["pixels"], expected["pixels"])

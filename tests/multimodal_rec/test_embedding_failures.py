@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from tests.towers.tiny import picture
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many items of each modality were decoded."""
     counts: Counter[str] = Counter()
     load = ItemContent.load
@@ -28,7 +27,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return load(self, row, modality)
 
     monkeypatch.setattr(ItemContent, "load", counted)
-    yield counts
+    return counts
 
 
 def _broken(place: Path) -> pd.DataFrame:

@@ -43,8 +43,8 @@ def test_a_stream_leaves_the_store_that_a_frame_leaves(
     if kind == "frames":
         source: object = (catalogue.items.iloc[start : start + 5] for start in range(0, NUM_ITEMS, 5))
     else:
-        folder = folders[kind.split()[0]]
-        source = folder / f"items.{kind.split()[0]}" if kind.endswith("file") else folder
+        form = kind.removesuffix(" file")
+        source = folders[form] if kind == form else folders[form] / f"items.{form}"
     report = _embedded(own, source)
     assert (report.embedded, report.unchanged, report.failed, report.set_aside) == (NUM_ITEMS, 0, {}, ())
     found = own.store.read_items(model=None)
