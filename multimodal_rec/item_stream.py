@@ -111,7 +111,9 @@ class _File(ItemStream):
             checked = check_items(frame, self._schema, media=self._media, file=self._table.name)
             items = checked.tables.items
             ids: list[str | None] = items["item_id"].tolist() if "item_id" in items else []
-            problems = [*checked.problems, *self._again(ids, seen)]
+            problems = sorted(
+                [*checked.problems, *self._again(ids, seen)], key=lambda p: -1 if p.row is None else p.row
+            )
             self.problems += [p if p.row is None else p._replace(row=p.row + start) for p in problems]
             self._check_whole()
             bad = {problem.row for problem in problems}
