@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 from multimodal_rec.key_index import KeyIndex
 
-_FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0
+"""Larger numbers are clipped to it."""
 
 
 class FeatureCache:
@@ -61,7 +62,9 @@ class FeatureCache:
             if value.ndim != 2 or 0 in value.shape:
                 raise ValueError(f"features of '{key}' have shape {value.shape}. Expected (window, backbone_dim).")
         halves = {
-            key: np.ascontiguousarray(np.clip(value, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16))
+            key: np.ascontiguousarray(
+                value if value.dtype == np.float16 else np.clip(value, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+            )
             for key, value in features.items()
         }
         if not halves:

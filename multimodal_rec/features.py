@@ -13,17 +13,15 @@ from torch import Tensor
 from multimodal_rec.content import ItemContent
 from multimodal_rec.decoding import Decoded, DecodingWorkers, Prepared, Reader, decode, decode_here, in_groups
 from multimodal_rec.errors import MediaError
-from multimodal_rec.feature_cache import FeatureCache
+from multimodal_rec.feature_cache import FLOAT16_MAX, FeatureCache
 from multimodal_rec.model import ModalityFeatures
 from multimodal_rec.read_ahead import read_ahead
 from multimodal_rec.transfer import RowsBatch, on_device
 from towers import Tower
+from towers.lengths import batches_by_length
 
 _BLOCK = 4096
 """Texts that are tokenised and sorted by length together."""
-
-_SHORTEST_BATCH = 16
-"""A batch of texts may end here, where the next text is longer: few items cost little more a piece than many."""
 
 _KEEP_SECONDS = 5.0
 """What slow backbones gave is kept at least this often, so that a killed run has little to do again."""
@@ -109,14 +107,12 @@ class ContentFeatures:
         self._shared.done(len(rows) - len(first))
         with _Keeper(self._cache, fingerprint) as keeper:
             for row, array in self._encoded(tower, sorted(first.values()), modality):
-                # Rounded to the cache's precision at once: the first run and a later, cached one must agree.
-                kept[hashes[row]] = array.astype(np.float16)
-                keeper.put(hashes[row], kept[hashes[row]])
+                kept[hashes[row]] = array
+                keeper.put(hashes[row], array)
         for row, key in hashes.items():
             if key not in kept and first[key] in self.reasons:
                 self.reasons.setdefault(row, self.reasons[first[key]])
-        arrays = [kept.get(hashes.get(row, "")) for row in rows]
-        return _padded([None if array is None else array.astype(np.float32) for array in arrays], tower.feature_dim)
+        return _padded([kept.get(hashes.get(row, "")) for row in rows], tower.feature_dim)
 
     def fresh(
         self, rows: Sequence[int], modality: str, device: torch.device | str
@@ -145,7 +141,10 @@ class ContentFeatures:
         return hashes
 
     def _encoded(self, tower: Tower, rows: Sequence[int], modality: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Each row's windows, (window, feature dim), in the order in which they come out."""
+        """Each row's windows, (window, feature dim), in the order in which they come out.
+
+        In float16 where they are kept: the first run and a later, cached one must agree.
+        """
         if not rows:
             return
         # Read again here where it was released, not in two threads at once.
@@ -161,16 +160,18 @@ class ContentFeatures:
                     features, _ = tower.features(each.batch)
                 # A GPU is asked for one batch only after it was given the next one to do.
                 if last is not None:
-                    yield from self._out(*last)
+                    yield from self._out(*last, rounded=tower.keeps_backbone)
                 last = each, features
             if last is not None:
-                yield from self._out(*last)
+                yield from self._out(*last, rounded=tower.keeps_backbone)
         finally:
             tower.train(mode)
             backbone.train(backbone_mode)
 
-    def _out(self, batch: RowsBatch, features: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+    def _out(self, batch: RowsBatch, features: Tensor, *, rounded: bool) -> Iterator[tuple[int, np.ndarray]]:
         arrays = features.float().cpu().numpy()
+        if rounded:
+            arrays = np.clip(arrays, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
         self._shared.done(len(batch.rows))
         for row, array, count in zip(batch.rows, arrays, batch.counts, strict=True):
             yield row, array[:count]
@@ -184,8 +185,7 @@ class ContentFeatures:
         for block in in_groups(rows, _BLOCK):
             pairs = self._texts(tower, block, modality)
             lengths = tower.backbone.lengths([prepared for _, prepared in pairs])
-            order = sorted(range(len(pairs)), key=lengths.__getitem__)
-            for batch in _alike(order, lengths, size):
+            for batch in batches_by_length(lengths, size):
                 yield _collated(tower, [pairs[place] for place in batch])
 
     def _texts(self, tower: Tower, rows: Sequence[int], modality: str) -> list[tuple[int, Prepared]]:
@@ -278,25 +278,12 @@ def _collated(tower: Tower, pairs: Sequence[tuple[int, Prepared]]) -> RowsBatch:
     return RowsBatch([row for row, _ in pairs], batch.counts.tolist(), batch)
 
 
-def _alike(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The places in `order`, of rising lengths, in batches of at most `size`, of one length where that has enough."""
-    batch: list[int] = []
-    for place in order:
-        longer = bool(batch) and lengths[place] > lengths[batch[-1]] and len(batch) >= _SHORTEST_BATCH
-        if len(batch) == size or longer:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
-
-
 def _padded(rows: Sequence[np.ndarray | None], dim: int) -> ModalityFeatures:
     width = max([len(row) for row in rows if row is not None] + [1])
-    windows = torch.zeros(len(rows), width, dim)
-    present = torch.zeros(len(rows), width, dtype=torch.bool)
+    windows = np.zeros((len(rows), width, dim), dtype=np.float32)
+    present = np.zeros((len(rows), width), dtype=bool)
     for index, row in enumerate(rows):
         if row is not None:
-            windows[index, : len(row)] = torch.from_numpy(row)
+            windows[index, : len(row)] = row
             present[index, : len(row)] = True
-    return ModalityFeatures(windows, present)
+    return ModalityFeatures(torch.from_numpy(windows), torch.from_numpy(present))

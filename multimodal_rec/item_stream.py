@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -109,12 +109,13 @@ class _File(ItemStream):
             if self._vectors is not None:
                 frame = self._vectors.attach(frame)
             checked = check_items(frame, self._schema, media=self._media, file=self._table.name)
-            ids = checked.tables.items["item_id"] if "item_id" in checked.tables.items else pd.Series(dtype=object)
+            items = checked.tables.items
+            ids: list[str | None] = items["item_id"].tolist() if "item_id" in items else []
             problems = [*checked.problems, *self._again(ids, seen)]
             self.problems += [p if p.row is None else p._replace(row=p.row + start) for p in problems]
             self._check_whole()
             bad = {problem.row for problem in problems}
-            good = checked.tables.items.drop(index=[row for row in range(len(frame)) if row in bad])
+            good = items.drop(index=[row for row in range(len(frame)) if row in bad])
             seen.add([item_id for item_id in good["item_id"] if item_id is not None])
             start += len(frame)
             num_good += len(good)
@@ -127,14 +128,12 @@ class _File(ItemStream):
         if not num_good:
             raise CatalogueError(f"'{self._table}' has no items left: every row has a problem.", self.problems)
 
-    def _again(self, ids: pd.Series, seen: KeyIndex) -> list[Problem]:
-        if not len(seen):
-            return []
-        known = [row for row, item_id in enumerate(ids) if item_id is not None]
-        places = seen.find([ids[row] for row in known])
+    def _again(self, ids: Sequence[str | None], seen: KeyIndex) -> list[Problem]:
+        known = {row: item_id for row, item_id in enumerate(ids) if item_id is not None}
+        places = seen.find(list(known.values()))
         return [
-            Problem(self._table.name, row, "item_id", ids[row], "this id was already used above", "Keep one row an id.")
-            for row, place in zip(known, places, strict=True)
+            Problem(self._table.name, row, "item_id", item_id, "this id was already used above", "Keep one row an id.")
+            for (row, item_id), place in zip(known.items(), places, strict=True)
             if place >= 0
         ]
 

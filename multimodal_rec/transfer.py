@@ -39,7 +39,9 @@ def on_device(batches: Iterable[RowsBatch], device: torch.device) -> Iterator[Ro
     for each in batches:
         with torch.cuda.stream(stream):
             moved = each.batch.pinned().to(device, non_blocking=True)
-            following = _Sent(each._replace(batch=moved), stream.record_event())
+            arrived = torch.cuda.Event()
+            arrived.record(stream)
+            following = _Sent(each._replace(batch=moved), arrived)
         if sent is not None:
             yield _arrived(sent, device)
         sent = following

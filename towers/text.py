@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, final
 
@@ -216,6 +216,7 @@ class _Template:
     """Of the tokens before, one token of text, and the tokens after; None where the network takes none."""
     blank: int
     """Stands for an empty text where there are no special tokens, as in GPT-2."""
+    made: dict[int, dict[str, Tensor]] = field(default_factory=dict, compare=False)
 
     @property
     def length(self) -> int:
@@ -239,12 +240,20 @@ class _Template:
     def around(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """One window, each tensor int64 (1, token)."""
         whole = [*self.before, *ids, *self.after] or [self.blank]
-        window = {"input_ids": torch.tensor([whole]), "attention_mask": torch.ones(1, len(whole), dtype=torch.int64)}
-        if self.token_types is not None:
-            at = len(self.before)
-            inside = [self.token_types[at]] * (len(whole) - self.length)
-            window["token_type_ids"] = torch.tensor([[*self.token_types[:at], *inside, *self.token_types[at + 1 :]]])
-        return window
+        return {"input_ids": torch.tensor([whole]), **self._beside(len(whole))}
+
+    def _beside(self, length: int) -> dict[str, Tensor]:
+        """Mask and types of a window of this length: the same tensors for all of that length, which nobody changes."""
+        if length not in self.made:
+            window = {"attention_mask": torch.ones(1, length, dtype=torch.int64)}
+            if self.token_types is not None:
+                at = len(self.before)
+                inside = [self.token_types[at]] * (length - self.length)
+                window["token_type_ids"] = torch.tensor(
+                    [[*self.token_types[:at], *inside, *self.token_types[at + 1 :]]]
+                )
+            self.made[length] = window
+        return self.made[length]
 
 
 def _positions(net: Any) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from towers import artefact
 from towers.backbone import Backbone, hash_state
 from towers.layers import block_names, depth_of
+from towers.lengths import batches_by_length
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
 from towers.side import SideNetwork
 from towers.tuning import apply_tuning, keeps_backbone, merge_adapter
@@ -175,23 +176,26 @@ class Tower(nn.Module):
         modules = dict.fromkeys([*self.modules(), *self.backbone.modules()])
         modes = [(module, module.training) for module in modules]
         device = next(self.projection.parameters()).device
-        rows: list[np.ndarray] = []
+        rows = np.zeros((len(inputs), self.embedding_dim if project else self.backbone_dim), dtype=np.float32)
+        # Where lengths differ, many are sorted by them; pictures are too large to be held so many at once.
+        block = 64 * batch_size if self.backbone.varies else batch_size
         try:
             for module, _ in modes:
                 module.training = False
             with torch.inference_mode():
-                for start in range(0, len(inputs), batch_size):
-                    batch = self.prepare(inputs[start : start + batch_size]).to(device)
-                    features, present = self.features(batch)
-                    pooled = masked_mean(self.adapted(features), present)
-                    out = self.project(features, present) if project else pooled
-                    rows.append(out.float().cpu().numpy())
+                for start in range(0, len(inputs), block):
+                    prepared = self.prepare_many(inputs[start : start + block])
+                    lengths = self.backbone.lengths(prepared) if self.backbone.varies else [0] * len(prepared)
+                    for places in batches_by_length(lengths, batch_size):
+                        batch = self.collate([prepared[place] for place in places]).to(device)
+                        features, present = self.features(batch)
+                        pooled = masked_mean(self.adapted(features), present)
+                        out = self.project(features, present) if project else pooled
+                        rows[[start + place for place in places]] = out.float().cpu().numpy()
         finally:
             for module, mode in modes:
                 module.training = mode
-        if not rows:
-            return np.zeros((0, self.embedding_dim if project else self.backbone_dim), dtype=np.float32)
-        return np.concatenate(rows)
+        return rows
 
     def train(self, mode: bool = True) -> Tower:
         """Set training mode; whatever of the backbone is kept stays in evaluation mode.
