@@ -190,6 +190,18 @@ class ItemStore:
                 found.update((row.pop("item_id"), row) for row in rows.to_pylist())
         return found
 
+    def embedded(self) -> pd.DataFrame:
+        """What each stored row was embedded from: item_id, `{modality}_hash`, `{modality}_tower`, model; by id, model.
+
+        Of the models of this layout. Columns of objects, None where absent.
+        """
+        marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
+        names = ["item_id", *marks, "model"]
+        parts = [self._tables.read(name, names) for name in self._alike()]
+        rows = pa.concat_tables(parts) if parts else item_schema(self.layout).empty_table()
+        rows = rows.sort_by([("item_id", "ascending"), ("model", "ascending")])
+        return pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in names})
+
     def stale(self, model: str) -> list[str]:
         """The ids, sorted, that other models embedded and `model` did not. `read_items` leaves them out."""
         own = f"{_ITEMS}{model}"
