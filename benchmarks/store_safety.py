@@ -5,12 +5,12 @@
 
 A sample catalogue of products is embedded by a model trained on it for an epoch (a small frozen image net, attributes,
 behaviour), in chunks that are committed one by one; some of its pictures cannot be read. The job runs in a process of
-its own and is sent SIGKILL. Half of the moments are spread evenly over the whole job, by its own processor time,
-from opening the store to the end, one drawn within each stretch; the other half are drawn from the 30 ms after a file of a commit appeared on disk,
-the commit drawn too. Then the job is run again to its end. The store is compared with that of a run that nobody
-disturbed: after the kill every row there must be the same, bit for bit, and none twice; after the second run all rows,
-all failures and all interactions must be. A job that was done before its signal came is no kill, and another moment is
-drawn.
+its own and is sent SIGKILL. Half of the moments are spread evenly over the whole job, by its own processor time, from
+opening the store to the end, one drawn within each stretch; the other half are drawn from the 30 ms after a file of a
+commit appeared on disk, the commit drawn too. Then the job is run again to its end. The store is compared with that of
+a run that nobody disturbed: after the kill every row there must be the same, bit for bit, and none twice; after the
+second run all rows, all failures and all interactions must be. A job that was done before its signal came is no kill,
+and another moment is drawn.
 """
 
 from __future__ import annotations
@@ -245,7 +245,8 @@ def main() -> None:
     seconds = statistics.median([jobs.run(folder / f"whole{number}") for number in range(3)])
     whole, again = (state(setting, folder / f"whole{number}") for number in range(2))
     print(
-        f"{len(whole.items)} rows and {len(whole.failures)} failures, {CHUNKS} commits, {seconds:.1f} processor seconds undisturbed; "
+        f"{len(whole.items)} rows and {len(whole.failures)} failures, {CHUNKS} commits, "
+        f"{seconds:.1f} processor seconds undisturbed; "
         f"two undisturbed runs differ in {sum(compared(again, whole).values())} places",
         flush=True,
     )
