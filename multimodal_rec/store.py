@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -13,23 +12,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from multimodal_rec.errors import CatalogueError, StoreError
+from multimodal_rec.errors import StoreError
+from multimodal_rec.log_tables import append_interactions, read_interactions, read_users, write_users
 from multimodal_rec.object_storage import check_endpoint, reason_of
 from multimodal_rec.rows import (
-    EVENT_COLUMNS,
     OTHER_TABLES,
     ItemRows,
     ItemTable,
     Layout,
-    check_unique,
     decode_embeddings,
-    event_rows,
     item_columns,
     item_schema,
     layout_of,
     now,
-    to_json,
-    with_json,
 )
 from multimodal_rec.tables import Tables, filters
 from multimodal_rec.versions import Releases
@@ -192,6 +187,18 @@ class ItemStore:
                 found.update((row.pop("item_id"), row) for row in rows.to_pylist())
         return found
 
+    def embedded(self) -> pd.DataFrame:
+        """What each stored row was embedded from: item_id, `{modality}_hash`, `{modality}_tower`, model; by id, model.
+
+        Of the models of this layout. Columns of objects, None where absent.
+        """
+        marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
+        names = ["item_id", *marks, "model"]
+        parts = [self._tables.read(name, names) for name in self._alike()]
+        rows = pa.concat_tables(parts) if parts else item_schema(self.layout).empty_table()
+        rows = rows.sort_by([("item_id", "ascending"), ("model", "ascending")])
+        return pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in names})
+
     def stale(self, model: str) -> list[str]:
         """The ids, sorted, that other models embedded and `model` did not. `read_items` leaves them out."""
         own = f"{_ITEMS}{model}"
@@ -225,64 +232,24 @@ class ItemStore:
         already is not added again; rows with neither time nor position may repeat within one call. Raises
         `CatalogueError` where an id is missing.
         """
-        for name in ("user_id", "item_id"):
-            if name not in interactions.columns:
-                raise CatalogueError(
-                    f"interactions need a column '{name}'; they have {', '.join(map(str, interactions.columns))}. "
-                    "Rename the column that holds it."
-                )
-            num_missing = int(interactions[name].isna().to_numpy().sum())
-            if num_missing > 0:
-                raise CatalogueError(
-                    f"interactions lack '{name}' in {num_missing} rows; none was added. "
-                    "Drop those rows, or fill in the id."
-                )
-        # Where there is no timestamp, the order in which events came is the only order there is.
-        rows = event_rows(interactions.to_dict("records"), time.time_ns())
-        if not rows:
-            return 0
-        self._tables.check_writable()
-        table = self._tables.table("interactions")
-        batch = pa.Table.from_pylist(rows, schema=table.schema)
-        return table.merge_insert("event_key").when_not_matched_insert_all().execute(batch).num_inserted_rows
+        return append_interactions(self._tables, interactions)
 
     def read_interactions(self) -> pd.DataFrame:
         """Every interaction in order of arrival: user_id, item_id, then those of timestamp, position, event, value
         and the context columns that any row has; missing as pandas has it.
         """
-        rows = self._tables.read("interactions", [*EVENT_COLUMNS, "context", "arrival"]).sort_by("arrival")
-        known = [name for name in EVENT_COLUMNS if name.endswith("_id") or rows[name].null_count < len(rows)]
-        frame = pd.DataFrame(
-            {
-                # Int64 only where a row lacks it: as float64, a timestamp or a position would lose its type.
-                name: rows[name].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-                if rows[name].null_count
-                else rows[name].to_pandas()
-                for name in known
-            }
-        )
-        return with_json(frame, rows["context"])
+        return read_interactions(self._tables)
 
     def write_users(self, users: pd.DataFrame) -> None:
         """Insert these people, or replace those whose user_id is there; every other column is an attribute.
 
         Raises `CatalogueError` without a column user_id, `ItemError` where an id comes twice.
         """
-        if "user_id" not in users.columns:
-            raise CatalogueError(
-                f"users need a column 'user_id'; they have {', '.join(map(str, users.columns))}. "
-                "Rename the column that holds it."
-            )
-        ids = [str(user_id) for user_id in users["user_id"]]
-        check_unique(ids)
-        texts = [to_json(row) for row in users.drop(columns="user_id").to_dict("records")]
-        columns = {"user_id": pa.array(ids, pa.string()), "attributes": pa.array(texts, pa.string())}
-        self._tables.upsert("users", "user_id", columns)
+        write_users(self._tables, users)
 
     def read_users(self) -> pd.DataFrame:
         """Every person, sorted by user_id, with a column an attribute; missing as pandas has it."""
-        rows = self._tables.read("users", ["user_id", "attributes"]).sort_by("user_id")
-        return with_json(rows.select(["user_id"]).to_pandas(), rows["attributes"])
+        return read_users(self._tables)
 
     def record_failures(self, reasons: Mapping[str, str], marks: Mapping[str, str] | None = None) -> None:
         """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one.

@@ -137,6 +137,19 @@ def test_marks_say_what_each_row_was_made_from() -> None:
     }
 
 
+def test_embedded_says_what_each_row_was_made_from() -> None:
+    store = open_store()
+    store.write_items(rows(["b", "a"]))
+    store.write_items(rows(["b"], model="m0"))
+    found = store.embedded()
+    assert found.columns.tolist() == ["item_id", "text_hash", "text_tower", "image_hash", "image_tower", "model"]
+    assert found.to_numpy().tolist() == [
+        ["a", "ta", "tower-text", "pa", "tower-i", "m1"],
+        ["b", "tb", "tower-text", None, None, "m0"],
+        ["b", "tb", "tower-text", None, None, "m1"],
+    ]
+
+
 def test_read_modality_follows_the_order_asked_for() -> None:
     store = open_store()
     batch = rows(["a", "b", "c", "d"])
