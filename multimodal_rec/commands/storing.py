@@ -25,11 +25,21 @@ class NumbersChoice(StrEnum):
     BINARY = "binary"
 
 
+class EngineChoice(StrEnum):
+    """Where items are embedded; the names of `ray_engine.Engine`."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def embed(
     model: ModelFolder,
     items: Annotated[Path, typer.Argument(metavar="ITEMS", help="Catalogue folder with the items to embed.")],
     *,
     store: StoreFolder,
+    engine: Annotated[
+        EngineChoice, typer.Option("--engine", help="This process, or Ray: a worker each CPU or GPU of its cluster.")
+    ] = EngineChoice.LOCAL,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -40,7 +50,7 @@ def embed(
 
         # One broken row must not keep the others out of the store: it is set aside and listed.
         found = Catalogue.read(items, on_error="quarantine")
-        report = load(model, store).embed(found.items, on_error="quarantine")
+        report = load(model, store).embed(found.items, on_error="quarantine", engine=engine.value)
         set_aside = [str(problem) for problem in found.quarantined]
         if as_json:
             terminal.write_json(

@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.cli import app
-from multimodal_rec.commands.storing import NumbersChoice
+from multimodal_rec.commands.storing import EngineChoice, NumbersChoice
 from multimodal_rec.compression import NUMBERS
+from multimodal_rec.embedding import EmbedReport
+from multimodal_rec.ray_engine import RayEngine, ray_engine
 
 
 def call(*arguments: object):
@@ -43,3 +47,25 @@ def test_an_index_and_an_export_of_a_store(saved: Path, tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["num_items"] == 13
     assert call("export", model, tmp_path / "x.npy", "--store", store, "--numbers", "int4").exit_code == 2
     assert "Expected .parquet or .npy" in call("export", model, tmp_path / "x.csv", "--store", store).stderr
+
+
+def test_the_engine_is_the_one_asked_for(
+    saved: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def noted(self: RayEngine, items: object, trained: object, *, store: object) -> EmbedReport:
+        asked.append(store)
+        return EmbedReport(3, 0)
+
+    monkeypatch.setattr(RayEngine, "embed", noted)
+    catalogue.write(tmp_path / "items")
+    store = str(tmp_path / "store")
+    told = ("embed", saved, tmp_path / "items", "--store", store)
+    assert call(*told, "--engine", "ray").stdout.startswith("3 embedded, 0 unchanged")
+    assert asked == [store]
+    assert call(*told).stdout.startswith("0 embedded, 14 unchanged")
+    assert asked == [store]
+    assert call(*told, "--engine", "spark").exit_code == 2
+    for choice in EngineChoice:
+        assert (ray_engine(choice.value) is None) == (choice == EngineChoice.LOCAL)
