@@ -127,10 +127,11 @@ def test_an_item_that_kills_every_worker_ends_the_job(
 
 def _mortal(mark: Path | None) -> type:
     """A worker that dies of its first chunk where there is no file `mark` yet; of every chunk for None."""
-    from multimodal_rec.ray_engine import _Worker
 
     class Mortal:
         def __init__(self, model: list[object], store: str, fingerprint: str, device: str) -> None:
+            from multimodal_rec.ray_engine import _Worker  # in the worker's process, where it is itself
+
             self.worker = _Worker(model, store, fingerprint, device)
 
         def __call__(self, items: pd.DataFrame) -> dict[str, np.ndarray]:
