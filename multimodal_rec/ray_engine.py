@@ -172,8 +172,8 @@ class _Worker:
         report, error = EmbedReport(0, 0), ""
         try:
             report = self._trained.job.run(items, self._trained.store)
-        except MultimodalRecError as raised:
-            # Ray would bring its text alone, inside several others.
+        except Exception as raised:
+            # Ray would bring it as text, inside several others of its own.
             error = json.dumps([type(raised).__name__, str(raised)])
         return {
             "embedded": np.array([report.embedded]),
@@ -245,9 +245,14 @@ def _chunks(items: pd.DataFrame | Iterable[pd.DataFrame], size: int) -> Iterator
 
 
 def _as_raised(name: str, message: str) -> MultimodalRecError:
-    """The error of this library that a worker met."""
+    """The error that a worker met; one that is not this library's own as `EngineError`."""
     kinds = {kind.__name__: kind for kind in (ConfigError, EngineError, ItemError, MediaError, StoreError)}
-    return kinds.get(name, EngineError)(message)
+    if name in kinds:
+        return kinds[name](message)
+    return EngineError(
+        f"a worker met {name}: {message}. What was committed stays written, and the next run goes on from there. "
+        "Expected a chunk of items that the model can embed where the worker is."
+    )
 
 
 def _ended(error: Exception) -> EngineError:

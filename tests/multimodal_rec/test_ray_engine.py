@@ -13,7 +13,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import ConfigError, EngineError, ItemError, StoreError
-from multimodal_rec.ray_engine import RayEngine, _chunks, ray_engine
+from multimodal_rec.ray_engine import RayEngine, _as_raised, _chunks, ray_engine
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import NUM_ITEMS
@@ -184,3 +184,10 @@ def test_as_many_workers_as_there_is_room_for() -> None:
     assert RayEngine()._workers({"CPU": 8.0, "GPU": 2.0}, 0.5) == 4
     assert RayEngine(num_workers=5)._workers({"CPU": 2.0}, 0) == 5
     assert RayEngine()._workers({"CPU": 1.0, "GPU": 0.0}, 1) == 1
+
+
+def test_what_a_worker_met_is_named() -> None:
+    assert isinstance(_as_raised("StoreError", "gone"), StoreError)
+    foreign = _as_raised("RuntimeError", "out of memory")
+    assert isinstance(foreign, EngineError)
+    assert "a worker met RuntimeError: out of memory. What was committed stays written" in str(foreign)
