@@ -130,13 +130,13 @@ def _mortal(mark: Path | None) -> type:
 
     class Mortal:
         def __init__(self, model: list[object], store: str, fingerprint: str, device: str) -> None:
-            from multimodal_rec.ray_engine import _Worker  # in the worker's process, where it is itself
-
-            self.worker = _Worker(model, store, fingerprint, device)
+            self.given = (model, store, fingerprint, device)
 
         def __call__(self, items: pd.DataFrame) -> dict[str, np.ndarray]:
             if mark is not None and mark.exists():
-                return self.worker(items)
+                from multimodal_rec.ray_engine import _Worker  # in the worker's process, where it is itself
+
+                return _Worker(*self.given)(items)
             if mark is not None:
                 mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
