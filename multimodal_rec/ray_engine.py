@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from multimodal_rec.embedding import EmbedReport
-from multimodal_rec.errors import ConfigError, EngineError, MultimodalRecError, StoreError
+from multimodal_rec.errors import ConfigError, EngineError, ItemError, MediaError, MultimodalRecError, StoreError
 from multimodal_rec.item_stream import Items, item_stream
 from multimodal_rec.object_storage import is_remote
 from multimodal_rec.trained import Trained
@@ -100,11 +100,13 @@ class RayEngine:
                     max_task_retries=_REPLACED,
                 )
                 for row in data.iter_rows():
+                    if row["error"]:
+                        raise _as_raised(*json.loads(row["error"]))
                     for name in totals:
                         totals[name] += int(row[name])
                     failed.update(json.loads(row["failed"]))
         except ray.exceptions.RayError as error:
-            raise _cause(error) from error
+            raise _ended(error) from error
         return EmbedReport(totals["embedded"], totals["unchanged"], failed, tuple(stream.problems))
 
     def _workers(self, resources: Mapping[str, float], gpus: float) -> int:
@@ -169,11 +171,17 @@ class _Worker:
         self._device = device
 
     def __call__(self, items: pd.DataFrame, *, retry_failed: bool) -> dict[str, np.ndarray]:
-        report = self._trained.job.run(items, self._trained.store, retry_failed=retry_failed)
+        report, error = EmbedReport(0, 0), ""
+        try:
+            report = self._trained.job.run(items, self._trained.store, retry_failed=retry_failed)
+        except Exception as raised:
+            # Ray would bring it as text, inside several others of its own.
+            error = json.dumps([type(raised).__name__, str(raised)])
         return {
             "embedded": np.array([report.embedded]),
             "unchanged": np.array([report.unchanged]),
             "failed": np.array([json.dumps(report.failed)]),
+            "error": np.array([error]),
         }
 
     @cached_property
@@ -226,17 +234,21 @@ def _saved(trained: Trained) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def _cause(error: BaseException) -> MultimodalRecError:
-    """What went wrong in a worker, in this library's words where it has some."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, MultimodalRecError):
-            return found
-        inner = getattr(found, "cause", None) or found.__cause__
-        found = inner if inner is not found else None
-    first = str(error).strip().splitlines()
+def _as_raised(name: str, message: str) -> MultimodalRecError:
+    """The error that a worker met; one that is not this library's own as `EngineError`."""
+    kinds = {kind.__name__: kind for kind in (ConfigError, EngineError, ItemError, MediaError, StoreError)}
+    if name in kinds:
+        return kinds[name](message)
     return EngineError(
-        f"Ray could not embed the items: {first[-1] if first else type(error).__name__}. What was committed stays "
+        f"a worker met {name}: {message}. What was committed stays written, and the next run goes on from there. "
+        "Expected a chunk of items that the model can embed where the worker is."
+    )
+
+
+def _ended(error: Exception) -> EngineError:
+    lines = str(error).strip().splitlines()
+    return EngineError(
+        f"Ray could not embed the items: {lines[-1] if lines else type(error).__name__}. What was committed stays "
         "written, and the next run goes on from there. Expected workers that can be placed and stay alive: look at "
         "Ray's logs, or give RayEngine fewer workers, CPUs or GPUs."
     )

@@ -25,6 +25,13 @@ class NumbersChoice(StrEnum):
     BINARY = "binary"
 
 
+class EngineChoice(StrEnum):
+    """Where items are embedded; the names of `ray_engine.Engine`."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def embed(
     model: ModelFolder,
     items: Annotated[
@@ -39,6 +46,9 @@ def embed(
         int, typer.Option("--workers", min=0, help="Processes that decode media; 0 decodes in a thread.")
     ] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    engine: Annotated[
+        EngineChoice, typer.Option("--engine", help="This process, or Ray: a worker each CPU or GPU of its cluster.")
+    ] = EngineChoice.LOCAL,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -52,6 +62,7 @@ def embed(
             retry_failed=retry_failed,
             num_workers=workers,
             progress=progress and not as_json,
+            engine=engine.value,
         )
         set_aside = [str(problem) for problem in report.set_aside]
         if as_json:

@@ -103,7 +103,7 @@ def test_a_writer_that_dies_leaves_the_index_before(tmp_path: Path, items: np.nd
     assert [path.name for path in tmp_path.glob("*.faiss*")] == [named], "what nobody names is cleared away"
 
 
-def test_only_a_folder_has_a_place_beside_it() -> None:
+def test_only_a_store_in_memory_has_no_place_beside_it() -> None:
     assert index_path("stores/a", "m1") == Path("stores/a/index/m1")
     assert index_path(None, "m1") is None
-    assert index_path("s3://bucket/store", "m1") is None
+    assert index_path("s3://bucket/store", "m1") == "s3://bucket/store/index/m1"

@@ -13,7 +13,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import ConfigError, EngineError, ItemError, StoreError
-from multimodal_rec.ray_engine import RayEngine, _chunks, ray_engine
+from multimodal_rec.ray_engine import RayEngine, _as_raised, _chunks, ray_engine
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import NUM_ITEMS
@@ -127,15 +127,16 @@ def test_an_item_that_kills_every_worker_ends_the_job(
 
 def _mortal(mark: Path | None) -> type:
     """A worker that dies of its first chunk where there is no file `mark` yet; of every chunk for None."""
-    from multimodal_rec.ray_engine import _Worker
 
     class Mortal:
         def __init__(self, model: list[object], store: str, fingerprint: str, device: str) -> None:
-            self.worker = _Worker(model, store, fingerprint, device)
+            self.given = (model, store, fingerprint, device)
 
         def __call__(self, items: pd.DataFrame) -> dict[str, np.ndarray]:
             if mark is not None and mark.exists():
-                return self.worker(items)
+                from multimodal_rec.ray_engine import _Worker  # in the worker's process, where it is itself
+
+                return _Worker(*self.given)(items)
             if mark is not None:
                 mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -183,3 +184,10 @@ def test_as_many_workers_as_there_is_room_for() -> None:
     assert RayEngine()._workers({"CPU": 8.0, "GPU": 2.0}, 0.5) == 4
     assert RayEngine(num_workers=5)._workers({"CPU": 2.0}, 0) == 5
     assert RayEngine()._workers({"CPU": 1.0, "GPU": 0.0}, 1) == 1
+
+
+def test_what_a_worker_met_is_named() -> None:
+    assert isinstance(_as_raised("StoreError", "gone"), StoreError)
+    foreign = _as_raised("RuntimeError", "out of memory")
+    assert isinstance(foreign, EngineError)
+    assert "a worker met RuntimeError: out of memory. What was committed stays written" in str(foreign)

@@ -4,11 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.cli import app
-from multimodal_rec.commands.storing import NumbersChoice
+from multimodal_rec.commands.storing import EngineChoice, NumbersChoice
 from multimodal_rec.compression import NUMBERS
+from multimodal_rec.embedding import EmbedReport
+from multimodal_rec.ray_engine import RayEngine, ray_engine
 
 
 def call(*arguments: object):
@@ -64,3 +68,25 @@ def test_an_update_is_in_the_store_and_in_the_model(saved: Path, tmp_path: Path)
     refused = call("update", model, events, "--store", store)
     assert refused.exit_code == 1
     assert "unreadable timestamp ('yesterday')" in refused.stderr
+
+
+def test_the_engine_is_the_one_asked_for(
+    saved: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def noted(self: RayEngine, items: object, trained: object, *, store: object, retry_failed: bool) -> EmbedReport:
+        asked.append(store)
+        return EmbedReport(3, 0)
+
+    monkeypatch.setattr(RayEngine, "embed", noted)
+    catalogue.write(tmp_path / "items")
+    store = str(tmp_path / "store")
+    told = ("embed", saved, tmp_path / "items", "--store", store)
+    assert call(*told, "--engine", "ray").stdout.startswith("3 embedded, 0 unchanged")
+    assert asked == [store]
+    assert call(*told).stdout.startswith("0 embedded, 14 unchanged")
+    assert asked == [store]
+    assert call(*told, "--engine", "spark").exit_code == 2
+    for choice in EngineChoice:
+        assert (ray_engine(choice.value) is None) == (choice == EngineChoice.LOCAL)
