@@ -35,7 +35,9 @@ def write_curves(path: Path, panels: Mapping[str, Sequence[Curve]], *, vertical:
         drawn += _panel(place * WIDTH, label, curves, vertical=vertical, colour=colour)
     for place, name in enumerate(names):
         x, y = len(panels) * WIDTH + 10, TOP + 14 + 20 * place
-        drawn.append(f'<line x1="{x}" y1="{y - 4}" x2="{x + 18}" y2="{y - 4}" stroke="{colour[name]}" stroke-width="2"/>')
+        drawn.append(
+            f'<line x1="{x}" y1="{y - 4}" x2="{x + 18}" y2="{y - 4}" stroke="{colour[name]}" stroke-width="2"/>'
+        )
         drawn.append(f'<text x="{x + 24}" y="{y}">{escape(name)}</text>')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*drawn, "</svg>", ""]), encoding="utf-8")
@@ -61,7 +63,9 @@ def _panel(
         lines.append(f'<line x1="{offset + LEFT}" x2="{offset + right}" y1="{up:.1f}" y2="{up:.1f}" stroke="#ddd"/>')
         lines.append(f'<text x="{offset + LEFT - 6}" y="{up + 4:.1f}" text-anchor="end">{y:.3f}</text>')
         lines.append(f'<text x="{across:.1f}" y="{floor + 16}" text-anchor="middle">{x:.2f}</text>')
-    lines.append(f'<text x="{offset + (LEFT + right) / 2}" y="{floor + 34}" text-anchor="middle">{escape(label)}</text>')
+    lines.append(
+        f'<text x="{offset + (LEFT + right) / 2}" y="{floor + 34}" text-anchor="middle">{escape(label)}</text>'
+    )
     lines.append(f'<text x="{offset + LEFT}" y="{TOP - 8}">{escape(vertical)}</text>')
     for curve in curves:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(at, curve.points))

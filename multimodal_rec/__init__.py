@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from multimodal_rec.schema import Schema
 
 __all__ = [
+    "DPP",
+    "MMR",
     "Audit",
     "Calibrated",
     "Cap",
@@ -60,7 +62,6 @@ __all__ = [
     "CatalogueError",
     "ConfigError",
     "ContextError",
-    "DPP",
     "Deduplicate",
     "Evaluation",
     "Explanation",
@@ -71,7 +72,6 @@ __all__ = [
     "ItemError",
     "ItemItemConfig",
     "LeakError",
-    "MMR",
     "MediaError",
     "MultimodalRecError",
     "MustHave",

@@ -77,9 +77,7 @@ class Explainer:
         name = person if isinstance(person, str) else ""
         return [self._explain(name, row, asked, liked, dict(told)) for row in rows]
 
-    def _explain(
-        self, name: str, row: int, asked: _Asked, liked: Tensor, told: dict[str, object]
-    ) -> Explanation:
+    def _explain(self, name: str, row: int, asked: _Asked, liked: Tensor, told: dict[str, object]) -> Explanation:
         parts = self._model.parts
         here = torch.nonzero(self._present[row])[:, 0].tolist()
         worth = self._worth(row, here, asked)

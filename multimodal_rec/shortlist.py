@@ -64,7 +64,11 @@ class Shortlist:
         scorer, length = self.scorer, query.shortlist
         if length is None or length < k:
             raise ConfigError(f"Query.shortlist is {length}, and k is {k}. Expected a shortlist of at least k items.")
-        allowed = None if query.candidates is None and not query.where and not query.never else query.allowed_mask(scorer.table)
+        allowed = (
+            None
+            if query.candidates is None and not query.where and not query.never
+            else query.allowed_mask(scorer.table)
+        )
         left_out = {scorer.item_rows[item_id] for item_id in query.exclude if item_id in scorer.item_rows}
         places = np.flatnonzero(answered).tolist()
         asking = [people[place] for place in places]

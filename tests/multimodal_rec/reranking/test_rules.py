@@ -131,6 +131,8 @@ def test_a_group_of_everything_is_none() -> None:
         Group()
 
 
-@pytest.mark.parametrize("step", [Cap("x"), MustHave(Group(max_events=0)), ExposureFloor(Group(max_events=0)), Calibrated("x")])
+@pytest.mark.parametrize(
+    "step", [Cap("x"), MustHave(Group(max_events=0)), ExposureFloor(Group(max_events=0)), Calibrated("x")]
+)
 def test_an_empty_list_stays_empty(step: Step) -> None:
     assert step.apply(listed([]), 3).ids == []
