@@ -3,11 +3,12 @@
     python benchmarks/reranking.py --source ../shared/data --out runs/reranking
 
 Each person's last tenth is the test part, as in `benchmarks/ranking.py`; the model is a small one, text and closed-form
-weights between items, fitted on train and blended by validation; what is known of people is both. Each row is one step at one strength on a pool of 100 films.
-Variety is the mean of 1 - cosine over pairs of a list: of item embeddings, which the steps read, and of genres, which
-they do not. Little-known films are those with at most 5 events; their exposure is the share of 1 / log2(1 + place).
-Miscalibration is the divergence of a list's genres from those of what the person took, in nats. Milliseconds are
-processor time a list once its pool is there, the median of `--runs`. The plot goes to `--plot`.
+weights between items, fitted on train and blended by validation; what is known of people is both. Each row is one step
+at one strength on a pool of 100 films. Variety is the mean of 1 - cosine over pairs of a list: of item embeddings,
+which the steps read, and of genres, which they do not. Little-known films are those with at most 5 events; their
+exposure is the share of 1 / log2(1 + place). Miscalibration is the divergence of a list's genres from those of what
+the person took, in nats. Milliseconds are processor time a list once its pool is there, the median of `--runs`. The
+plot goes to `--plot`.
 """
 
 from __future__ import annotations
