@@ -86,6 +86,7 @@ def fitted(source: Path, out: Path, seed: int) -> tuple[Recommender, Films]:
     else:
         training = TrainingConfig(epochs=1, batch_size=1024, seed=seed, progress=False, cache_dir=str(out / "cache"))
         recommender = Recommender(config).fit(train, valid=valid, training=training)
+        recommender.embed(test.items)
         recommender.save(out / "model")
     recommender.export(out / "embeddings.parquet")
     written = pd.read_parquet(out / "embeddings.parquet")
