@@ -34,9 +34,8 @@ def explain(
             terminal.write_json({"user": user, "context": situation or {}, "explanations": entries})
             return
         for each in explanations:
-            title = (
-                f"{each.item_id} for {user}, {each.score - each.neutral:+.3f} beside the mean item: {each.because()}"
-            )
+            distance = each.score - each.neutral
+            title = f"{each.item_id} for {user}, {distance:+.3f} beside the mean item: {each.because()}"
             sources = list(each.sources)
             rows = [
                 (part, each.contributions[part], *(values[source] for source in sources))
