@@ -14,6 +14,7 @@ plot goes to `--plot`.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/reranking"))
     parser.add_argument("--plot", type=Path, default=Path("docs/reranking.svg"))
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1, help="timings of each step, of which the median counts")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -156,6 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
             query = Query(steps=(step,), pool=POOL)
             pools = pools_of(scorer, films.people, scores, k=K, query=query, excluded=excluded)
             measured[name, strength] = measure(pools, films, (step,), options.runs)
+            print(name, strength, measured[name, strength], file=sys.stderr, flush=True)
     table = pd.DataFrame(measured).T
     table.to_csv(options.out / "steps.csv")
     print("| step | strength | " + " | ".join(table.columns) + " |\n|" + "---|" * (2 + len(table.columns)))
