@@ -127,8 +127,10 @@ def measure(kind: Kind, out: Path, *, seed: int, events: int) -> Measured:
                     population = "taken" if place == 0 else "shown"
                     share = values[cause] / sum(value for value in values.values() if value > 0)
                     cases.append(_case((kind, population, judge, cause), share, explanation, flips.get(cause)))
-    frame = pd.DataFrame(pairs, columns=["part", "found", "planted"])
-    learned = {str(name): float(part["found"].corr(part["planted"])) for name, part in frame.groupby("part")}
+    learned = {
+        part: float(np.corrcoef([pair[1:] for pair in pairs if pair[0] == part], rowvar=False)[0, 1])
+        for part in dict.fromkeys(pair[0] for pair in pairs)
+    }
     return Measured(cases, max(errors), spent, learned)
 
 

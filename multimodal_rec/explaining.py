@@ -32,9 +32,9 @@ def explained(
 
 
 def _told(context: Context) -> dict[str, object]:
-    if context is None:
-        return {}
-    if isinstance(context, Mapping):
-        return {name: value for name, value in context.items() if value is not None}
-    row = context.iloc[0].to_dict() if isinstance(context, pd.DataFrame) else context[0]
-    return {str(name): value for name, value in (row or {}).items() if value is not None}
+    row = context
+    if isinstance(context, pd.DataFrame):
+        row = {str(name): value for name, value in context.iloc[0].items()}
+    elif isinstance(context, Sequence):
+        row = context[0]
+    return {name: value for name, value in row.items() if value is not None} if isinstance(row, Mapping) else {}

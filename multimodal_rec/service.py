@@ -138,9 +138,11 @@ class ServiceVerbs(ABC):
     @overload
     def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
     @overload
-    def explain(self, person: str | Person, items: Sequence[str], *, context: Context = None) -> list[Explanation]: ...
     def explain(
-        self, person: str | Person, items: str | Sequence[str], *, context: Context = None
+        self, person: str | Person, items: list[str] | tuple[str, ...], *, context: Context = None
+    ) -> list[Explanation]: ...
+    def explain(
+        self, person: str | Person, items: str | list[str] | tuple[str, ...], *, context: Context = None
     ) -> Explanation | list[Explanation]:
         """Why an item scores as it does for this person in this context, or one explanation an item of a list.
 

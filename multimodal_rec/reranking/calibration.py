@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multimodal_rec.reranking.candidates import Candidates, Shelf
-from multimodal_rec.reranking.step import check_attribute, check_share, values_of
+from multimodal_rec.reranking.candidates import Candidates
+from multimodal_rec.reranking.step import Step, check_attribute, check_share, values_of
 
 _SMOOTHING = 0.01
-"""α of q̃ = (1 - α) q + α p, which keeps the divergence finite."""
+"""What of p is mixed into q, which keeps the divergence finite."""
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class Calibrated(Step):
     """Greedily the items that make
 
         (1 - strength) · Σ relevance - strength · k · KL(p ‖ q̃)
@@ -53,10 +53,6 @@ class Calibrated:
             left[best] = False
             total = total + of_list[best]
         return candidates.first(chosen)
-
-    def wanted(self, shelf: Shelf) -> None:
-        """None: the pool is enough."""
-        return
 
 
 def spread_of(

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.reranking.candidates import Candidates, Shelf
+from multimodal_rec.reranking.candidates import Candidates
+from multimodal_rec.reranking.step import Step
 
 _SPENT = 1e-6
 """A squared distance from what is chosen, of 1, below which an item adds nothing that is not rounding."""
 
 
 @dataclass(frozen=True)
-class DPP:
+class DPP(Step):
     """Greedily the items that make
 
         θ Σ_i relevance(i) + (1 - θ) log det S      S = cosines of the chosen items' embeddings
@@ -53,7 +54,3 @@ class DPP:
             factor[place] = along / np.sqrt(distance[best])
             distance = distance - factor[place] ** 2
         return candidates.first(chosen)
-
-    def wanted(self, shelf: Shelf) -> None:
-        """None: the pool is enough."""
-        return

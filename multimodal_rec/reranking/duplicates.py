@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.reranking.candidates import Candidates, Shelf
+from multimodal_rec.reranking.candidates import Candidates
+from multimodal_rec.reranking.step import Step
 
 
 @dataclass(frozen=True)
-class Deduplicate:
+class Deduplicate(Step):
     """Leaves out every item whose embedding has a cosine above `cosine` with one that stands before it and stays."""
 
     cosine: float = 0.98
@@ -20,7 +21,7 @@ class Deduplicate:
         if not -1 <= self.cosine <= 1:
             raise ConfigError(f"Deduplicate.cosine is {self.cosine}. Expected a cosine, from -1 to 1.")
 
-    def apply(self, candidates: Candidates, k: int) -> Candidates:
+    def apply(self, candidates: Candidates, k: int) -> Candidates:  # noqa: ARG002 (the whole list)
         """The candidates that are not nearly another, in their order."""
         near = candidates.embeddings @ candidates.embeddings.T > self.cosine
         dropped = np.zeros(len(candidates), dtype=bool)
@@ -28,7 +29,3 @@ class Deduplicate:
             if not dropped[place]:
                 dropped[place + 1 :] |= near[place, place + 1 :]
         return candidates.take(np.flatnonzero(~dropped))
-
-    def wanted(self, shelf: Shelf) -> None:
-        """None: the pool is enough."""
-        return

@@ -10,10 +10,11 @@ import numpy as np
 
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.reranking.candidates import Candidates, Shelf
+from multimodal_rec.reranking.step import Step
 
 
 @dataclass(frozen=True)
-class Explore:
+class Explore(Step):
     """Orders a list by score and by what is not known of it.
 
     `rule="thompson"`: a draw from N(score, (strength · u)²) an item; `rule="ucb"`: score + strength · u, as LinUCB
@@ -34,7 +35,7 @@ class Explore:
         if self.rule not in ("thompson", "ucb"):
             raise ConfigError(f"Explore.rule is '{self.rule}'. Expected 'thompson' or 'ucb'.")
 
-    def apply(self, candidates: Candidates, k: int) -> Candidates:
+    def apply(self, candidates: Candidates, k: int) -> Candidates:  # noqa: ARG002 (the whole list)
         """All candidates in a new order."""
         unknown = self.strength * candidates.shelf.uncertainty[candidates.rows]
         if self.rule == "thompson":

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_rec.reranking.candidates import Candidates, Shelf
-from multimodal_rec.reranking.step import Group, check_share
+from multimodal_rec.reranking.step import Group, Step, check_share
 
 
 @dataclass(frozen=True)
-class ExposureFloor:
+class ExposureFloor(Step):
     """At least a share of a list's exposure for a group of items, such as a creator's, or new ones.
 
     A place j is looked at 1 / log2(1 + j) as often as the first. A place goes to the group's best remaining item once

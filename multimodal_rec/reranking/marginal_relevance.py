@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multimodal_rec.reranking.candidates import Candidates, Shelf
-from multimodal_rec.reranking.step import check_share
+from multimodal_rec.reranking.candidates import Candidates
+from multimodal_rec.reranking.step import Step, check_share
 
 
 @dataclass(frozen=True)
-class MMR:
+class MMR(Step):
     """Greedily the item with the largest
 
         (1 - diversity) · relevance(i) - diversity · max over the items before of cos(i, j)
@@ -41,7 +41,3 @@ class MMR:
             chosen.append(best)
             closest = np.maximum(closest, embeddings @ embeddings[best])
         return candidates.first(chosen)
-
-    def wanted(self, shelf: Shelf) -> None:
-        """None: the pool is enough."""
-        return

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.people import People, Person
-from multimodal_rec.reranking.candidates import Candidates, Shelf
+from multimodal_rec.people import Person
+from multimodal_rec.reranking.candidates import Candidates
 from multimodal_rec.reranking.step import Step
 from multimodal_rec.retrieval import Query, TopK, best_rows, check_numbers
-from multimodal_rec.rows import ItemTable
-
-
-class Scored(Protocol):
-    """What of a scorer lists are made with."""
-
-    table: ItemTable
-    ids: list[str]
-    people: People
-    item_rows: dict[str, int]
-
-    @property
-    def shelf(self) -> Shelf:
-        """What steps read of the items."""
-        ...
+from multimodal_rec.scorer import Scorer
 
 
 def best_after(
-    scorer: Scored,
+    scorer: Scorer,
     people: Sequence[str | Person],
     scores: np.ndarray,
     *,
@@ -38,9 +23,22 @@ def best_after(
     query: Query,
     excluded: Sequence[Collection[int]],
 ) -> TopK:
-    """The k items a person that the query's steps leave of the best ones; `scores`: float32 (person, item).
+    """The k items a person that the query's steps leave of the best ones; arguments as of `pools_of`."""
+    return _lists(pools_of(scorer, people, scores, k=k, query=query, excluded=excluded), query.steps, k)
 
-    The pool is the best `query.pool` items that may be shown and, for each step that wants items of a kind, the best k
+
+def pools_of(
+    scorer: Scorer,
+    people: Sequence[str | Person],
+    scores: np.ndarray,
+    *,
+    k: int,
+    query: Query,
+    excluded: Sequence[Collection[int]],
+) -> list[Candidates]:
+    """What the first of the query's steps reads, one list a person, best first; `scores`: float32 (person, item).
+
+    The best `query.pool` items that may be shown, at least k, and for each step that wants items of a kind the best k
     of those. `excluded`: rows a person to leave out. Errors as of `top_k`.
     """
     if k < 1:
@@ -55,10 +53,10 @@ def best_after(
         wanted = [best_rows(np.where(mask, usable, np.float32(-np.inf)), k) for mask in masks]
         rows = np.unique(np.concatenate([best_rows(usable, max(k, query.pool)), *wanted]))
         pools.append(_candidates(scorer, person, rows[np.argsort(-row[rows], kind="stable")], row))
-    return _lists(pools, query.steps, k)
+    return pools
 
 
-def found_after(scorer: Scored, people: Sequence[str | Person], found: TopK, *, k: int, query: Query) -> TopK:
+def found_after(scorer: Scorer, people: Sequence[str | Person], found: TopK, *, k: int, query: Query) -> TopK:
     """The k items a person that the query's steps leave of lists found otherwise, best first, such as a shortlist's."""
     pools: list[Candidates] = []
     for person, ids, scores in zip(people, found.ids, found.scores, strict=True):
@@ -76,7 +74,7 @@ def after_steps(candidates: Candidates, steps: Sequence[Step], k: int) -> Candid
     return candidates.take(np.arange(min(k, len(candidates))))
 
 
-def _candidates(scorer: Scored, person: str | Person, rows: np.ndarray, scores: np.ndarray) -> Candidates:
+def _candidates(scorer: Scorer, person: str | Person, rows: np.ndarray, scores: np.ndarray) -> Candidates:
     taken = np.array(sorted(scorer.people.seen(person)), dtype=np.int64)
     name = person if isinstance(person, str) else "\n".join([*person.history, person.profile or ""])
     return Candidates(scorer.shelf, rows, scores[rows], taken=taken, person=name)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_rec.reranking.candidates import Candidates, Shelf
-from multimodal_rec.reranking.step import Group, check_attribute, check_whole, values_of
+from multimodal_rec.reranking.step import Group, Step, check_attribute, check_whole, values_of
 
 
 @dataclass(frozen=True)
-class Cap:
+class Cap(Step):
     """At most so many items of any one value of an attribute; the best stay, the others are left out.
 
     An item with several values counts for each. One without the attribute is never left out. A list may be shorter
@@ -25,7 +25,7 @@ class Cap:
     def __post_init__(self) -> None:
         check_whole(self.at_most, "Cap.at_most")
 
-    def apply(self, candidates: Candidates, k: int) -> Candidates:
+    def apply(self, candidates: Candidates, k: int) -> Candidates:  # noqa: ARG002 (the whole list)
         """The candidates that are not too many, in their order."""
         shelf, counts = candidates.shelf, Counter[object]()
         check_attribute(shelf, self.attribute, "Cap.attribute")
@@ -37,13 +37,9 @@ class Cap:
                 kept.append(place)
         return candidates.take(kept)
 
-    def wanted(self, shelf: Shelf) -> None:
-        """None: the pool is enough."""
-        return
-
 
 @dataclass(frozen=True)
-class MustHave:
+class MustHave(Step):
     """At least so many items of a group among those shown, as far as there are any.
 
     Those that are missing take the last places of others, the best of them first.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,18 +12,17 @@ from multimodal_rec.errors import ConfigError
 from multimodal_rec.reranking.candidates import Candidates, Shelf
 
 
-@runtime_checkable
-class Step(Protocol):
+class Step(ABC):
     """One thing done to a list. Steps are applied in their order, each to what the one before left."""
 
+    @abstractmethod
     def apply(self, candidates: Candidates, k: int) -> Candidates:
         """The same candidates or fewer, in a new order, of which the first k are to be shown."""
-        ...
 
-    def wanted(self, shelf: Shelf) -> np.ndarray | None:
-        """Which items the pool must hold the best k of, bool (item,), for the step to do its work; None for no more
-        than there are."""
-        ...
+    def wanted(self, shelf: Shelf) -> np.ndarray | None:  # noqa: ARG002 (for those that ask for something)
+        """Which items the pool must hold the best k of, bool (item,), for the step to do its work; None: the pool is
+        enough as it is."""
+        return None
 
 
 @dataclass(frozen=True)

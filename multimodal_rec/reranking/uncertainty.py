@@ -14,7 +14,7 @@ def content_uncertainty(
 ) -> np.ndarray:
     """Standard deviation of each item's score under a Bayesian linear model of it, float64 (item,).
 
-        s_i = ⟨x_i, θ⟩ + b_i      θ ~ N(0, prior² I)      b_i ~ N(0, own²)      each event of i tells s_i with noise N(0, 1)
+        s_i = ⟨x_i, θ⟩ + b_i    θ ~ N(0, prior² I)    b_i ~ N(0, own²)    an event of i tells s_i with noise N(0, 1)
 
     What others with a like embedding taught of θ is known of an item also; what is its own, b_i, only its own events
     tell. With n_i events and b_i integrated out, in closed form:
@@ -23,7 +23,8 @@ def content_uncertainty(
         Var(s_i) = (1 + n_i own²)⁻² x_iᵀ A⁻¹ x_i + own² / (1 + n_i own²)
 
     so that an item that nobody took has own² and what its direction leaves open. `embeddings`: (item, dim), which
-    are divided by their length; `counts`: (item,), at least 0. Source: LinUCB's ridge (arXiv:1003.0146), with an intercept an item.
+    are divided by their length; `counts`: (item,), at least 0. Source: LinUCB's ridge
+    (arXiv:1003.0146), with an intercept an item.
     """
     events = counts.astype(np.float64)
     left = 1 / (1 + events * own**2)

@@ -46,5 +46,5 @@ def test_nobody_plays() -> None:
 
 
 def test_a_subset_is_missing() -> None:
-    with pytest.raises(ValueError, match="values has 3 rows. Expected a power of 2"):
+    with pytest.raises(ValueError, match=r"values has 3 rows. Expected a power of 2"):
         shapley_values(np.ones(3))

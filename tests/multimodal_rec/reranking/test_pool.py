@@ -9,20 +9,17 @@ import pytest
 
 from multimodal_rec import Person, Query, Recommender
 from multimodal_rec.errors import ConfigError
-from multimodal_rec.reranking import MMR, Candidates, Cap, Deduplicate, Explore, Group, MustHave, Shelf, Step
+from multimodal_rec.reranking import MMR, Candidates, Cap, Deduplicate, Explore, Group, MustHave, Step
 
 CONTEXT = {"hour": 23, "device": "tv"}
 
 
 @dataclass(frozen=True)
-class Backwards:
+class Backwards(Step):
     """The list from its end."""
 
     def apply(self, candidates: Candidates, k: int) -> Candidates:
         return candidates.take(np.arange(len(candidates))[::-1])
-
-    def wanted(self, shelf: Shelf) -> None:
-        return
 
 
 def ids(recommender: Recommender, *steps: Step, k: int = 3, **settings: object) -> list[str | None]:
