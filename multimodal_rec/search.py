@@ -41,6 +41,11 @@ class Asking(NamedTuple):
 class ReadsWishes(Protocol):
     """A backbone with a text encoder of its own, such as CLIP's, whose rows lie in the space of its pictures."""
 
+    @property
+    def reads_wishes(self) -> bool:
+        """Whether the text encoder is there and fits what the backbone gives."""
+        ...
+
     def encode_query(self, texts: Sequence[str]) -> Tensor:
         """(text, dim), comparable by cosine with what the backbone gives of its own modality."""
         ...
@@ -61,7 +66,9 @@ class WishSearch:
         self._own = {
             name: backbone
             for name in model.towers
-            if name != "text" and isinstance(backbone := model.tower(name).backbone, ReadsWishes)
+            if name != "text"
+            and isinstance(backbone := model.tower(name).backbone, ReadsWishes)
+            and backbone.reads_wishes
         }
         if "text" not in model.towers and not self._own:
             raise ConfigError(
