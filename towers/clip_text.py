@@ -23,7 +23,7 @@ class ClipText:
     """
 
     def __init__(self, architecture: Mapping[str, Any], state: Mapping[str, Tensor], *, quick_gelu: bool) -> None:
-        text: dict[str, Any] = dict(architecture["text_cfg"])
+        text: Any = dict(architecture["text_cfg"])
         if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
             raise ValueError("its texts are read by Transformers. Expected a model with CLIP's own tokenizer.")
         net: Any = _build_text_tower(int(architecture["embed_dim"]), text, quick_gelu)

@@ -89,7 +89,8 @@ class OpenClipImage(PictureBackbone):
             source = _source(self._name, True)
             if source.weights is None:
                 return None
-            state: dict[str, Tensor] = dict(load_state_dict(source.weights))
+            loaded: Any = load_state_dict(source.weights)
+            state: dict[str, Tensor] = dict(loaded)
             if not _same_pictures(self.net, state):
                 return None
             return ClipText(source.architecture, state, quick_gelu=source.quick_gelu)
