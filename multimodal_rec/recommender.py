@@ -30,7 +30,7 @@ from multimodal_rec.judging import judge, known_before
 from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.recommendations import Recommendations, explained
+from multimodal_rec.recommendations import Recommendations, shortfalls
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.service import ServiceVerbs
@@ -181,16 +181,14 @@ class Recommender(ServiceVerbs):
         if query.shortlist is not None:
             check_stored(new_items, query.shortlist)
             best = self._searched().best(people, contexts, answered.tolist(), k=k, query=query)
-            return Recommendations(*best, explained(best, scorer, people, answered=answered, query=query))
+            return Recommendations(*best, shortfalls(best, scorer, people, answered=answered, query=query))
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
             scores[answered] = scorer.rank(chosen, contexts[answered])
-        excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
-        allowed = query.allowed_mask(scorer.table)
-        allowed[list(replaced)] = False
-        best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=allowed)
-        return Recommendations(*best, explained(best, scorer, people, answered=answered, query=query))
+        excluded = [replaced | scorer.people.seen(person) if query.exclude_seen else replaced for person in people]
+        best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
+        return Recommendations(*best, shortfalls(best, scorer, people, answered=answered, query=query))
 
     def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
         """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.

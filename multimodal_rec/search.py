@@ -14,7 +14,7 @@ from multimodal_rec.errors import ConfigError
 from multimodal_rec.losses import ALIGNMENT_TEMPERATURE
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import Person
-from multimodal_rec.recommendations import Recommendations, explained
+from multimodal_rec.recommendations import Recommendations, shortfalls
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
@@ -198,5 +198,5 @@ def find(
     allowed = query.allowed_mask(scorer.table)
     best = top_k(scores, scorer.ids, k=k, excluded=[seen] * len(wishes), allowed=allowed)
     people = ["" if asking.user is None else asking.user] * len(wishes)
-    reasons = explained(best, scorer, people, answered=[True] * len(wishes), query=query)
+    reasons = shortfalls(best, scorer, people, answered=[True] * len(wishes), query=query)
     return Recommendations(best.ids, best.scores, reasons)
