@@ -36,7 +36,7 @@ class Recommendations(_Lists):
         return made
 
 
-def why_short(
+def shortfalls(
     best: TopK, scorer: Scorer, people: Sequence[str | Person], *, answered: Sequence[bool] | np.ndarray, query: Query
 ) -> list[str | None]:
     """Why each row is not full, None where it is; what a query admits is counted only where a row is short."""

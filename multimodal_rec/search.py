@@ -14,7 +14,7 @@ from multimodal_rec.errors import ConfigError
 from multimodal_rec.losses import ALIGNMENT_TEMPERATURE
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import Person
-from multimodal_rec.recommendations import Recommendations, why_short
+from multimodal_rec.recommendations import Recommendations, shortfalls
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
@@ -41,6 +41,11 @@ class Asking(NamedTuple):
 class ReadsWishes(Protocol):
     """A backbone with a text encoder of its own, such as CLIP's, whose rows lie in the space of its pictures."""
 
+    @property
+    def reads_wishes(self) -> bool:
+        """Whether the text encoder is there and fits what the backbone gives."""
+        ...
+
     def encode_query(self, texts: Sequence[str]) -> Tensor:
         """(text, dim), comparable by cosine with what the backbone gives of its own modality."""
         ...
@@ -61,7 +66,9 @@ class WishSearch:
         self._own = {
             name: backbone
             for name in model.towers
-            if name != "text" and isinstance(backbone := model.tower(name).backbone, ReadsWishes)
+            if name != "text"
+            and isinstance(backbone := model.tower(name).backbone, ReadsWishes)
+            and backbone.reads_wishes
         }
         if "text" not in model.towers and not self._own:
             raise ConfigError(
@@ -191,5 +198,5 @@ def find(
     allowed = query.allowed_mask(scorer.table)
     best = top_k(scores, scorer.ids, k=k, excluded=[seen] * len(wishes), allowed=allowed)
     people = ["" if asking.user is None else asking.user] * len(wishes)
-    reasons = why_short(best, scorer, people, answered=[True] * len(wishes), query=query)
+    reasons = shortfalls(best, scorer, people, answered=[True] * len(wishes), query=query)
     return Recommendations(best.ids, best.scores, reasons)

@@ -21,7 +21,7 @@ from multimodal_rec.index_report import IndexReport
 from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
 from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.recommendations import Recommendations, why_short
+from multimodal_rec.recommendations import Recommendations, shortfalls
 from multimodal_rec.reranking.pool import best_after, found_after
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.scorer import Scorer
@@ -103,20 +103,17 @@ class ServiceVerbs(ABC):
             best = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
             if query.steps:
                 best = found_after(scorer, people, best, k=k, query=query)
-            return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
+            return Recommendations(*best, shortfalls(best, scorer, people, answered=answered, query=query))
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
             scores[answered] = scorer.rank(chosen, contexts[answered])
-        excluded = [scorer.people.seen(person) if query.exclude_seen else set() for person in people]
-        allowed = query.allowed_mask(scorer.table)
-        allowed[list(replaced)] = False
+        excluded = [replaced | scorer.people.seen(person) if query.exclude_seen else replaced for person in people]
         if query.steps:
-            scores[:, ~allowed] = -np.inf
             best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)
         else:
-            best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=allowed)
-        return Recommendations(*best, why_short(best, scorer, people, answered=answered, query=query))
+            best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
+        return Recommendations(*best, shortfalls(best, scorer, people, answered=answered, query=query))
 
     def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
         """The k items whose item embeddings e(i) have the highest cosine with each item's, itself left out.

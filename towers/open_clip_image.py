@@ -5,21 +5,23 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import open_clip
+import torch
 from huggingface_hub import try_to_load_from_cache
 from open_clip.convert import convert_state_dict
 from open_clip.factory import load_state_dict
 from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-from torch import nn
+from torch import Tensor, nn
 
 from towers.backbone import load_fitting
+from towers.clip_text import ClipText
 from towers.pictures import PictureBackbone
 
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -38,7 +40,7 @@ class OpenClipImage(PictureBackbone):
     """
 
     def __init__(self, name: str, *, pretrained: bool = True, image_size_px: int | None = None) -> None:
-        source = _from_folder(Path(name), pretrained) if Path(name).is_dir() else _from_library(name, pretrained)
+        source = _source(name, pretrained)
         vision: Any = dict(source.architecture["vision_cfg"])
         # On one of timm's trunks the size is changed after its weights are loaded: they hold the own size's positions.
         on_timm = "timm_model_name" in vision
@@ -59,6 +61,41 @@ class OpenClipImage(PictureBackbone):
         transform: Any = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
         super().__init__(net, dim, transform=transform, preprocessing=preprocessing)
         self.quick_gelu = source.quick_gelu
+        self._name = name
+        # None before anybody asked, False where there is none that fits.
+        self._text: ClipText | Literal[False] | None = None
+
+    @property
+    def reads_wishes(self) -> bool:
+        """Whether the model's text half is on this machine and lies in the space of these pictures.
+
+        It does not where the picture half has random weights, was trained on, or stands beside an adapter.
+        """
+        if self._text is None:
+            self._text = self._text_half() or False
+        return self._text is not False
+
+    def encode_query(self, texts: Sequence[str]) -> Tensor:
+        """(text, dim), comparable by cosine with pictures' rows. Raises `ValueError` where `reads_wishes` is False."""
+        if not self.reads_wishes or not self._text:
+            raise ValueError(
+                f"no text half of '{self._name}' fits these pictures. Expected a frozen, pretrained open_clip model "
+                "with its weight file on this machine. Take a text tower in its place."
+            )
+        return self._text(texts, next(self.net.parameters()).device)
+
+    def _text_half(self) -> ClipText | None:
+        try:
+            source = _source(self._name, True)
+            if source.weights is None:
+                return None
+            loaded: Any = load_state_dict(source.weights)
+            state: dict[str, Tensor] = dict(loaded)
+            if not _same_pictures(self.net, state):
+                return None
+            return ClipText(source.architecture, state, quick_gelu=source.quick_gelu)
+        except (OSError, ValueError, KeyError):
+            return None
 
     def describe(self) -> Mapping[str, Any]:
         """Architecture, activation, and preprocessing."""
@@ -71,6 +108,20 @@ class _Source(NamedTuple):
     preprocessing: Mapping[str, Any]
     quick_gelu: bool
     weights: str | None
+
+
+def _source(name: str, pretrained: bool) -> _Source:
+    return _from_folder(Path(name), pretrained) if Path(name).is_dir() else _from_library(name, pretrained)
+
+
+def _same_pictures(net: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a network is the picture half of these weights, positions apart, which depend on the pictures' size."""
+    own = {name: each for name, each in net.state_dict().items() if "pos" not in name}
+    kept = {name: state.get(f"visual.{name}") for name in own}
+    return all(
+        each is not None and each.shape == own[name].shape and torch.equal(each.to(own[name]), own[name])
+        for name, each in kept.items()
+    )
 
 
 def _from_folder(folder: Path, pretrained: bool) -> _Source:

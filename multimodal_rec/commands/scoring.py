@@ -1,4 +1,4 @@
-"""Verbs that answer for people: score, recommend, search and explain."""
+"""Verbs that answer for people: score, recommend and search."""
 
 # torch and pandas take seconds to import; inside the verbs they delay neither `--help` nor a mistyped option.
 # ruff: noqa: PLC0415
@@ -114,30 +114,6 @@ def search(
             terminal.write_table(f"“{text}”{_said(situation)}", ("rank", "item", "score"), numbered)
 
 
-def explain(
-    model: ModelFolder,
-    *,
-    store: StoreFolder,
-    user: Annotated[str, typer.Option("--user", metavar="ID", help="The person.")],
-    item: Annotated[str, typer.Option("--item", metavar="ID", help="The item.")],
-    context: ContextOption = None,
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
-    """Say what an item's score for a person in a context is made of."""
-    terminal = Terminal(as_json=as_json, debug=debug)
-    with terminal.guard():
-        situation = _context(context)
-        found = load(model, store).explain(user, item, context=situation)
-        if as_json:
-            about = {"user": user, "item": item, "context": situation or {}, "score": found.score}
-            terminal.write_json({**about, "contributions": found.contributions, "because": found.because()})
-            return
-        rows = sorted(found.contributions.items(), key=lambda pair: -pair[1])
-        terminal.write_table(f"{item} for {user}{_said(situation)}, {found.score:.4f}", ("part", "contribution"), rows)
-        terminal.write_line(f"because of {found.because()}")
-
-
 def _context(pairs: list[str] | None) -> dict[str, object] | None:
     """Values stay text, as in a CSV cell: the model's own declarations say which of them are numbers."""
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])} or None
@@ -147,4 +123,4 @@ def _said(context: dict[str, object] | None) -> str:
     return "".join(f", {name} {value}" for name, value in (context or {}).items())
 
 
-VERBS = (score, recommend, search, explain)
+VERBS = (score, recommend, search)

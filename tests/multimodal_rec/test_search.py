@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.config import RecommenderConfig
+from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError, ContextError, UnknownIdError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
@@ -18,6 +21,7 @@ from multimodal_rec.retrieval import Query
 from multimodal_rec.search import WishSearch, blended, standardised
 from multimodal_rec.words import WordIndex
 from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config
+from tests.towers.tiny import write_clip_config
 
 WISH = "slow piano in the rain"
 
@@ -148,3 +152,34 @@ def test_a_model_that_reads_no_text_says_so(bert: Path, catalogue: Catalogue) ->
 
 def test_words_find_nothing_where_there_are_no_attributes() -> None:
     assert WordIndex([{"tags": None}] * 3).scores([WISH]).tolist() == [[0, 0, 0]]
+
+
+def test_clip_compares_a_wish_with_pictures_in_its_own_space(catalogue: Catalogue, tmp_path: Path) -> None:
+    """The only tower reads pictures, and its text half reads the wish, before a save and after it."""
+    config = json.loads(write_clip_config(tmp_path, "tiny-clip-search").read_text())
+    config["text_cfg"]["vocab_size"] = 49408
+    (tmp_path / "tiny-clip-search.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-clip-search.json")
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(open_clip.create_model("tiny-clip-search").state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    towers = {"image": TowerConfig(f"open_clip:{folder}", max_windows=1)}
+    recommender = Recommender(RecommenderConfig(towers, embedding_dim=8, behaviour_rank=4)).fit(catalogue, training=CPU)
+    search, table = recommender._searcher(), recommender._ready().table
+    assert search.parts == ("image",)
+    tower = recommender.towers["image"]
+    rows = tower.backbone.encode_query([WISH])  # pyright: ignore[reportCallIssue]
+    with torch.inference_mode():
+        wish = F.normalize(F.layer_norm(tower.projection(rows), (8,)), dim=1).numpy()
+    tokens = table.tokens[:, 0] / np.maximum(np.linalg.norm(table.tokens[:, 0], axis=1, keepdims=True), 1e-9)
+    expected = standardised(wish @ tokens.T, table.present[:, 0])
+    np.testing.assert_allclose(search.match([WISH], words=0), standardised(expected), atol=1e-3)
+    found = recommender.search(WISH, k=5)
+    recommender.save(tmp_path / "model")
+    again = Recommender.load(tmp_path / "model", device="cpu")
+    assert again.search(WISH, k=5).ids == found.ids
+    recommender.close()
+    again.close()

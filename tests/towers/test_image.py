@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -129,3 +130,45 @@ def test_timm_takes_weights_from_the_cache_only(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(timm_net, "try_to_load_from_cache", lambda repo, name: str(tmp_path / "model.safetensors"))
     backbone = TimmImage("test_byobnet")
     assert torch.equal(backbone.net.state_dict()["stem.conv.weight"], net.state_dict()["stem.conv.weight"])
+
+
+def _clip_of_texts(folder: Path, name: str) -> tuple[Path, open_clip.CLIP]:
+    """A tiny CLIP with its own tokenizer's vocabulary, in a folder as open_clip keeps them."""
+    config = json.loads(write_clip_config(folder, name).read_text())
+    config["text_cfg"]["vocab_size"] = 49408
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{name}.json")
+    torch.manual_seed(3)
+    model = open_clip.create_model(name).eval()
+    kept = folder / "kept"
+    kept.mkdir()
+    save_file(model.state_dict(), kept / "open_clip_model.safetensors")
+    (kept / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return kept, model
+
+
+def test_a_wish_in_the_space_of_the_pictures_equals_encode_text(tmp_path: Path) -> None:
+    folder, model = _clip_of_texts(tmp_path, "tiny-clip-texts")
+    texts = ["a warm wool jumper", "slow piano, and far more words than eight tokens can hold"]
+    with torch.inference_mode():
+        expected = model.encode_text(open_clip.SimpleTokenizer(context_length=8)(texts))
+    backbone = OpenClipImage(str(folder))
+    before, names = backbone.fingerprint(), set(backbone.state_dict())
+    assert backbone.reads_wishes
+    np.testing.assert_allclose(backbone.encode_query(texts).numpy(), expected.numpy(), atol=1e-5)
+    assert backbone.fingerprint() == before
+    assert set(backbone.state_dict()) == names
+    loaded = OpenClipImage(str(folder), pretrained=False)
+    assert not OpenClipImage(str(folder), pretrained=False).reads_wishes
+    loaded.load_state_dict(backbone.state_dict())
+    assert loaded.reads_wishes
+
+
+def test_pictures_that_were_trained_on_have_no_text_half(tmp_path: Path) -> None:
+    folder, _ = _clip_of_texts(tmp_path, "tiny-clip-tuned")
+    backbone = OpenClipImage(str(folder))
+    with torch.no_grad():
+        next(parameter for name, parameter in backbone.net.named_parameters() if "conv1" in name).add_(0.1)
+    assert not backbone.reads_wishes
+    with pytest.raises(ValueError, match=r"no text half of .* fits these pictures\. Expected a frozen, pretrained"):
+        backbone.encode_query(["a wish"])

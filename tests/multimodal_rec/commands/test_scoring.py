@@ -30,13 +30,3 @@ def test_search_finds_what_the_library_finds(saved: Path, fitted: Recommender, t
     stranger = call("search", *asked, "--user", "nobody")
     assert stranger.exit_code == 1
     assert stranger.stderr.startswith("error: user 'nobody' is unknown")
-
-
-def test_explain_says_what_the_library_says(saved: Path, fitted: Recommender, tmp_path: Path) -> None:
-    asked = (saved, "--store", tmp_path / "store", "--user", "u0", "--item", "i3")
-    found = json.loads(call("explain", *asked, "--context", "hour=23", "--json").stdout)
-    expected = fitted.explain("u0", "i3", context={"hour": 23})
-    assert found["score"] == pytest.approx(expected.score, abs=1e-4)
-    assert set(found["contributions"]) == set(expected.contributions)
-    assert found["because"] == expected.because()
-    assert "because of" in call("explain", *asked).stdout
