@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from multimodal_rec.fine_tuning import FineTune
     from multimodal_rec.mmrec import read_mmrec
     from multimodal_rec.people import Person
-    from multimodal_rec.recommender import Recommendations, Recommender
-    from multimodal_rec.retrieval import Query
+    from multimodal_rec.recommender import Recommender
+    from multimodal_rec.retrieval import Query, Recommendations
     from multimodal_rec.samples import write_sample
     from multimodal_rec.schema import Schema
     from multimodal_rec.updating import UpdateReport
@@ -104,7 +104,7 @@ _HOMES = {
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",
-    "Recommendations": "recommender",
+    "Recommendations": "retrieval",
     "Recommender": "recommender",
     "RecommenderConfig": "config",
     "Schema": "schema",

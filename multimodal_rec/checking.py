@@ -95,6 +95,13 @@ def check_interactions(frame: pd.DataFrame, schema: Schema, *, file: str = "inte
     return CheckedLog(checked.drop(columns=missing), tuple(kept))
 
 
+def check_items(frame: pd.DataFrame, schema: Schema, *, media: Path | None, file: str) -> Checked:
+    """One table of items in normal form, as `check_tables` gives it, and all of its problems."""
+    problems = not_utf8(frame, file)
+    items = _check_items(frame, schema, media, file, problems)
+    return Checked(Tables(items, pd.DataFrame(), None), tuple(_in_order(problems, [file])))
+
+
 def set_aside(tables: Tables, problems: Sequence[Problem], *, files: Sequence[str]) -> Checked:
     """The tables without the rows that have problems, nor the interactions of items and users that went with them.
 

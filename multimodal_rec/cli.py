@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from multimodal_rec.commands import measuring, scoring, storing
+from multimodal_rec.commands import measuring, releasing, scoring, storing
 from multimodal_rec.options import CatalogueFolder, ConfigOption, DebugFlag, JsonFlag, SplitOption
 from multimodal_rec.run_file import RunFile
 from multimodal_rec.terminal import Terminal
@@ -114,7 +114,7 @@ def train(
             )
 
 
-for verb in (*storing.VERBS, *scoring.VERBS, *measuring.VERBS):
+for verb in (*storing.VERBS, *releasing.VERBS, *scoring.VERBS, *measuring.VERBS):
     app.command()(verb)
 
 

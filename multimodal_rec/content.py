@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from multimodal_rec.vectors import vector_of
 from towers import Frames, Sound
 
 Content = str | list[str] | list[Image.Image] | Sound | Frames | list[np.ndarray | None]
+
+_MEDIA = ("image", "audio", "video")
 
 MAX_SOUND_SECONDS = 600.0
 """At most this much of a sound is decoded; an hour in stereo would take more than a gigabyte."""
@@ -66,6 +69,17 @@ class ItemContent:
     def __len__(self) -> int:
         """How many items there are."""
         return self._num_items
+
+    def part(self, rows: Sequence[int]) -> ItemContent:
+        """The inputs of these rows alone: paths, texts and vectors, small enough to be sent to another process."""
+        part = copy.copy(self)
+        chosen = np.asarray(rows, dtype=np.int64)
+        part._columns = {name: [column[chosen] for column in columns] for name, columns in self._columns.items()}
+        part._vectors = {name: [column[chosen] for column in columns] for name, columns in self._vectors.items()}
+        part._num_items = len(rows)
+        read = (path for row in range(len(part)) for name in _MEDIA for path in part._paths(row, name))
+        part._file_hashes = {path: self._file_hashes[path] for path in read if path in self._file_hashes}
+        return part
 
     def load(self, row: int, modality: str) -> Content | None:
         """What the modality's tower reads of the item in `row`, None where the item has nothing of it.

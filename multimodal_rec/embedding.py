@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
-from multimodal_rec.config import MODALITIES
-from multimodal_rec.content import ItemContent
-from multimodal_rec.errors import ItemError
+from multimodal_rec.changes import Changes, Chunk, nothing_to_read
+from multimodal_rec.decoding import DecodingWorkers
+from multimodal_rec.embedding_progress import EmbeddingProgress
+from multimodal_rec.errors import ItemError, Problem
 from multimodal_rec.feature_cache import FeatureCache
-from multimodal_rec.features import ContentFeatures, PreparedMemory
+from multimodal_rec.features import ContentFeatures, PreparedMemory, SharedReading
+from multimodal_rec.item_stream import Items, ItemStream, item_stream
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
-from multimodal_rec.rows import ItemRows, ModalityRows, check_unique, to_json
+from multimodal_rec.read_ahead import read_ahead
+from multimodal_rec.rows import FLOAT16_MAX, ItemRows, ModalityRows
 from multimodal_rec.schema import Schema
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
-
-_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class EmbedReport:
     """Items whose content, attributes and model were those of their row."""
     failed: dict[str, str] = field(default_factory=dict)
     """Item id → why it could not be embedded; also in the store's `failures`."""
+    set_aside: tuple[Problem, ...] = ()
+    """What is wrong with rows of a file that are no items."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,31 +53,38 @@ class EmbeddingJob:
     num_workers: int = 0
     prepared: PreparedMemory | None = None
     """What training has made ready already, of the same items."""
+    batch_size: int = 64
+    """Items that pass a tower together."""
+    chunk_items: int = 2048
+    """Items that are read, and written, together."""
 
-    def run(self, items: pd.DataFrame, store: ItemStore) -> EmbedReport:
+    def run(self, items: Items, store: ItemStore, *, retry_failed: bool = False, progress: bool = False) -> EmbedReport:
         """Embed what is new or changed among `items`, in chunks, each committed as it is done.
 
-        A run that is killed loses the chunk it was at and is taken up by the next run. An item that cannot be
-        embedded is left out and noted in the store's failures; the others of its chunk are written.
+        `items`: a frame as in `Catalogue.items`, several one after another, or the path of a catalogue's folder or of
+        a parquet or CSV file, which is never held whole. While one chunk passes the towers, the next is read and
+        compared with the store, and the last is written. A run that is killed loses these chunks and is taken up by the
+        next run. An item that cannot be embedded is left out and noted in the store's failures; it is tried again when
+        its content or the model changes, or with `retry_failed`. `progress`: a bar on standard error.
         """
-        check_unique(items["item_id"].tolist())
-        fingerprint = self.fingerprint
-        current = store.read_items(model=fingerprint)
-        attributes = dict(zip(current.ids, map(to_json, current.attributes), strict=True))
-        stored = store.embedded().set_index("item_id")
+        stream = item_stream(items, self.schema, chunk_items=self.chunk_items)
+        towers = {name: self.model.tower(name) for name in self.model.towers}
         embedded, unchanged, failed = 0, 0, {}
-        for start in range(0, len(items), _CHUNK):
-            chunk = items.iloc[start : start + _CHUNK]
-            content = self.model.content_of(chunk, self.schema)
-            rows, hashes = self._changed(chunk, content, attributes, stored, failed)
-            unchanged += len(chunk) - len(rows) - sum(1 for item_id in chunk["item_id"] if item_id in failed)
-            if rows:
-                embedded += self._embed(
-                    chunk.iloc[rows], content, rows, hashes, store=store, stored=stored, failed=failed
-                )
-        if failed:
-            store.record_failures(failed)
-        return EmbedReport(embedded, unchanged, failed)
+        self.model.eval()
+        with (
+            EmbeddingProgress(stream.total, num_passes=len(towers), shown=progress) as bar,
+            DecodingWorkers(towers, self.num_workers) as workers,
+            _Writer(store) as writer,
+        ):
+            shared = SharedReading(workers if self.num_workers else None, self._backbone_fingerprints(), bar.passed)
+            for chunk in read_ahead(self._compared(stream, store, retry_failed=retry_failed), depth=1):
+                made = self._rows(chunk, store, shared)
+                writer.write(made, chunk.unreadable)
+                embedded += 0 if made.rows is None else len(made.rows.ids)
+                unchanged += chunk.num_unchanged
+                failed |= chunk.known_failures | chunk.unreadable | made.reasons
+                bar.stored(chunk.num_items)
+        return EmbedReport(embedded, unchanged, failed, tuple(stream.problems))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,147 +95,124 @@ class EmbeddingJob:
     def _tower_fingerprints(self) -> dict[str, str]:
         return {name: self.model.modality_fingerprint(name) for name in self.model.towers}
 
-    def _changed(
-        self,
-        chunk: pd.DataFrame,
-        content: ItemContent,
-        attributes: Mapping[str, str],
-        stored: pd.DataFrame,
-        failed: dict[str, str],
-    ) -> tuple[list[int], dict[str, list[str | None]]]:
-        modalities = list(self.model.towers)
-        rows: list[int] = []
-        hashes: dict[str, list[str | None]] = {name: [] for name in modalities}
-        own = self._attributes(chunk)
-        for row, item_id in enumerate(chunk["item_id"]):
-            try:
-                found = {name: content.content_hash(row, name) for name in modalities}
-            except OSError as error:
-                failed[item_id] = str(error)
-                continue
-            if attributes.get(item_id) == to_json(own[row]) and all(
-                (stored.at[item_id, f"{name}_hash"] or None) == found[name] for name in modalities
-            ):
-                continue
-            rows.append(row)
-            for name in modalities:
-                hashes[name].append(found[name])
-        return rows, hashes
+    def _backbone_fingerprints(self) -> dict[str, str]:
+        towers = {name: self.model.tower(name) for name in self.model.towers}
+        return {name: tower.backbone_fingerprint() for name, tower in towers.items() if tower.keeps_backbone}
 
-    def _nothing(self, content: ItemContent, row: int) -> str:
-        has = [name for name in MODALITIES if _holds(content, row, name)]
-        read = ", ".join(f"'{name}'" for name in self.model.towers)
-        held = ", ".join(f"'{name}'" for name in has) or "no modality at all"
-        return (
-            f"has none of this model's modalities ({read}), no known attribute, and nobody took it; it has {held}. "
-            "Give it one of them, or leave it out."
+    def _compared(self, stream: ItemStream, store: ItemStore, *, retry_failed: bool) -> Iterator[Chunk]:
+        changes = Changes(
+            store,
+            model=self.fingerprint,
+            towers=tuple(self.model.towers),
+            attributes=tuple(self.schema.attributes),
+            retry_failed=retry_failed,
         )
+        for items in stream:
+            yield changes.of(items, self.model.content_of(items, self.schema))
 
-    def _embed(
-        self,
-        chunk: pd.DataFrame,
-        content: ItemContent,
-        rows: Sequence[int],
-        hashes: Mapping[str, list[str | None]],
-        *,
-        store: ItemStore,
-        stored: pd.DataFrame,
-        failed: dict[str, str],
-    ) -> int:
+    def _rows(self, chunk: Chunk, store: ItemStore, shared: SharedReading) -> _Made:
+        """The rows of a chunk, and why items have none."""
         model, layout = self.model, store.layout
         device = model.log_temperature.device
-        ids = chunk["item_id"].tolist()
+        ids = chunk.items["item_id"].tolist()
+        if not ids:
+            return _Made(None, {}, {})
         reader = ContentFeatures(
             {name: model.tower(name) for name in model.towers},
-            content,
+            chunk.content,
             cache=self.cache,
-            num_workers=self.num_workers,
+            batch_size=self.batch_size,
             prepared=self.prepared,
+            shared=shared,
         )
         numbers: list[np.ndarray] = []
         present: list[np.ndarray] = []
-        model.eval()
         with torch.inference_mode():
             for name in model.towers:
-                token, here = self._modality(name, ids, rows, hashes[name], reader=reader, store=store, stored=stored)
+                token, here = self._modality(name, chunk, reader=reader, store=store)
                 numbers.append(token)
                 present.append(here)
-            attributes, known = self.vocabulary.item_attributes(chunk)
+            attributes, known = self.vocabulary.item_attributes(chunk.items)
             numbers.append(model.attribute_numbers(torch.from_numpy(attributes).to(device)).cpu().numpy())
             behaviour, taken = self._behaviour(ids)
             numbers.append(model.behaviour_numbers(torch.from_numpy(behaviour).to(device)).cpu().numpy())
-            present += [known, taken]
-            all_present = np.stack(present, axis=1)
-            good = [i for i, row in enumerate(rows) if row not in reader.reasons and all_present[i].any()]
-            for i, row in enumerate(rows):
-                if row in reader.reasons:
-                    failed[ids[i]] = reader.reasons[row]
-                elif not all_present[i].any():
-                    failed[ids[i]] = self._nothing(content, row)
+            shown = np.stack([*present, known, taken], axis=1)
+            reasons = self._reasons(chunk, reader.reasons, numbers, shown)
+            good = [row for row in range(len(ids)) if row not in reasons]
             if not good:
-                return 0
+                return self._made(None, chunk, reasons)
             # What is scored later are the stored, rounded numbers: the item embedding is made of the same.
             kept = [torch.from_numpy(part[good].astype(np.float16).astype(np.float32)).to(device) for part in numbers]
-            shown = torch.from_numpy(all_present[good]).to(device)
+            here = torch.from_numpy(shown[good]).to(device)
             dim = layout.embedding_dim
             said = torch.stack([part[:, dim:] for part in kept[:-1]], dim=1)
             tokens = torch.stack([part[:, :dim] for part in kept], dim=1)
-            embeddings = model.embeddings(tokens, shown, model.item_vectors(said, shown, kept[-1][:, dim:]))
-        modalities = {
-            name: ModalityRows(
-                numbers[index][good],
-                all_present[good, index],
-                [hashes[name][i] for i in good],
-                self._tower_fingerprints[name],
-            )
-            for index, name in enumerate(model.towers)
-        }
-        own = self._attributes(chunk)
-        store.write_items(
-            ItemRows(
-                ids=[ids[i] for i in good],
-                modalities=modalities,
-                attribute_tokens=numbers[-2][good],
-                attributes_present=all_present[good, -2],
-                behaviour_tokens=numbers[-1][good],
-                behaviour_present=all_present[good, -1],
-                embeddings=embeddings.cpu().numpy(),
-                model=self.fingerprint,
-                attributes=[own[i] for i in good],
-            )
+            embeddings = model.embeddings(tokens, here, model.item_vectors(said, here, kept[-1][:, dim:]))
+        rows = ItemRows(
+            ids=[ids[row] for row in good],
+            modalities={
+                name: ModalityRows(
+                    numbers[index][good],
+                    shown[good, index],
+                    [chunk.hashes[name][row] for row in good],
+                    self._tower_fingerprints[name],
+                )
+                for index, name in enumerate(model.towers)
+            },
+            attribute_tokens=numbers[-2][good],
+            attributes_present=shown[good, -2],
+            behaviour_tokens=numbers[-1][good],
+            behaviour_present=shown[good, -1],
+            embeddings=embeddings.cpu().numpy(),
+            model=self.fingerprint,
+            attributes=[chunk.attributes[row] for row in good],
         )
-        return len(good)
+        return self._made(rows, chunk, reasons)
+
+    def _reasons(
+        self, chunk: Chunk, found: Mapping[int, str], numbers: Sequence[np.ndarray], shown: np.ndarray
+    ) -> dict[int, str]:
+        """Row → why it cannot be stored."""
+        reasons = dict(found)
+        for row in np.flatnonzero(~shown.any(axis=1)).tolist():
+            reasons.setdefault(row, nothing_to_read(chunk.content, row, tuple(self.model.towers)))
+        for index, part in enumerate(numbers):
+            # One item whose numbers cannot be kept must not cost the others of its chunk.
+            wrong = shown[:, index] & ~(np.abs(part) <= FLOAT16_MAX).all(axis=1)
+            for row in np.flatnonzero(wrong).tolist():
+                name = self.model.parts[index]
+                reasons.setdefault(row, f"{name}: its embedding is NaN, infinite or beyond ±{FLOAT16_MAX:.0f}")
+        return reasons
+
+    def _made(self, rows: ItemRows | None, chunk: Chunk, reasons: Mapping[int, str]) -> _Made:
+        ids = chunk.items["item_id"].tolist()
+        # Whoever lacks everything may be taken tomorrow: that is asked again each time, which costs nothing.
+        marks = {ids[row]: chunk.mark(row, self.fingerprint) for row in reasons if _has_content(chunk, row)}
+        return _Made(rows, {ids[row]: reason for row, reason in sorted(reasons.items())}, marks)
 
     def _modality(
-        self,
-        name: str,
-        ids: Sequence[str],
-        rows: Sequence[int],
-        hashes: Sequence[str | None],
-        *,
-        reader: ContentFeatures,
-        store: ItemStore,
-        stored: pd.DataFrame,
+        self, name: str, chunk: Chunk, *, reader: ContentFeatures, store: ItemStore
     ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and presence of one modality; only items whose content or tower changed run through the tower."""
-        tower = self._tower_fingerprints[name]
-        same = [
-            item_id in stored.index
-            and stored.at[item_id, f"{name}_tower"] == tower
-            and stored.at[item_id, f"{name}_hash"] == content_hash
-            for item_id, content_hash in zip(ids, hashes, strict=True)
-        ]
+        ids = chunk.items["item_id"].tolist()
+        now = self._tower_fingerprints[name]
+        same: list[int] = []
+        for row, (item_id, content_hash) in enumerate(zip(ids, chunk.hashes[name], strict=True)):
+            marks = chunk.stored.get(item_id)
+            if marks is not None and marks[f"{name}_tower"] == now and marks[f"{name}_hash"] == content_hash:
+                same.append(row)
         numbers = np.zeros((len(ids), store.layout.width_of(name)), dtype=np.float32)
         present = np.zeros(len(ids), dtype=bool)
-        old = [index for index, is_same in enumerate(same) if is_same]
-        if old:
-            numbers[old], present[old] = store.read_modality(name, [ids[index] for index in old])
-        new = [index for index, is_same in enumerate(same) if not is_same]
+        if same:
+            asked = [ids[row] for row in same]
+            numbers[same], present[same] = store.read_modality(name, asked, model=self.fingerprint)
+        kept = set(same)
+        new = [row for row in range(len(ids)) if row not in kept]
         if new:
             device = self.model.log_temperature.device
-            windows, there = reader.features([rows[index] for index in new], name)
-            row, here = self.model.modality_numbers(name, ModalityFeatures(windows.to(device), there.to(device)))
-            numbers[new], present[new] = row.cpu().numpy(), here.cpu().numpy()
+            windows, there = reader.features(new, name)
+            made, here = self.model.modality_numbers(name, ModalityFeatures(windows.to(device), there.to(device)))
+            numbers[new], present[new] = made.cpu().numpy(), here.cpu().numpy()
         return numbers, present
 
     def _behaviour(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -235,25 +223,60 @@ class EmbeddingJob:
                 features[index] = self.behaviour[item_id]
         return features, taken
 
-    def _attributes(self, chunk: pd.DataFrame) -> list[dict[str, object]]:
-        names = [name for name in self.schema.attributes if name in chunk]
-        return [{str(name): value for name, value in row.items()} for row in chunk.loc[:, names].to_dict("records")]
+
+class _Made(NamedTuple):
+    """What came of a chunk."""
+
+    rows: ItemRows | None
+    reasons: dict[str, str]
+    """Item id → why it has no row."""
+    marks: dict[str, str]
+    """Of those that would fail again: item id → what was tried."""
 
 
-def _holds(content: ItemContent, row: int, modality: str) -> bool:
-    try:
-        return content.content_hash(row, modality) is not None
-    except OSError:
-        # Named by a column, and no file: there is something, if nothing that anybody could read.
-        return True
+class _Writer:
+    """Writes a chunk in a thread while the next one is embedded; never more than one at a time."""
+
+    def __init__(self, store: ItemStore) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait()
+
+    def write(self, made: _Made, unreadable: Mapping[str, str]) -> None:
+        """Have it written. Raises what went wrong with the one before."""
+        self._wait()
+        self._last = self._pool.submit(self._write, made, {**unreadable, **made.reasons})
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def _write(self, made: _Made, reasons: dict[str, str]) -> None:
+        if made.rows is not None:
+            self._store.write_items(made.rows)
+        if reasons:
+            self._store.record_failures(reasons, made.marks)
+
+
+def _has_content(chunk: Chunk, row: int) -> bool:
+    return any(hashes[row] is not None for hashes in chunk.hashes.values())
 
 
 def check_failures(report: EmbedReport) -> None:
     """Raise `ItemError` with every item of the report that could not be embedded; the others stay written."""
-    if report.failed:
+    problems = {f"row {p.row} of {p.file}": str(p) for p in report.set_aside}
+    if report.failed or problems:
         raise ItemError(
-            f"{len(report.failed)} items could not be embedded; the other {report.embedded + report.unchanged} are in "
-            "the store. Expected media that can be read and one of the model's modalities each. Mend them, or pass "
-            "on_error='quarantine' to go on without them.",
-            report.failed,
+            f"{len(report.failed) + len(problems)} items could not be embedded; the other "
+            f"{report.embedded + report.unchanged} are in the store. Expected media that can be read and one of the "
+            "model's modalities each. Mend them, or pass on_error='quarantine' to go on without them.",
+            {**report.failed, **problems},
         )

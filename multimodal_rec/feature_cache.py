@@ -12,6 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from multimodal_rec.key_index import KeyIndex
+
 _FLOAT16_MAX = 65504.0
 
 
@@ -26,27 +28,28 @@ class FeatureCache:
     def __init__(self, folder: str | Path | None = None) -> None:
         self._folder = None if folder is None else Path(folder)
         self._memory: dict[tuple[str, str], np.ndarray] = {}
-        self._shards: dict[str, dict[str, Path]] = {}
-        self._seen: dict[str, set[str]] = {}
+        self._shards: dict[str, _Shards] = {}
 
     def get(self, fingerprint: str, hashes: Sequence[str]) -> dict[str, np.ndarray]:
         """Content hash → float16 (window, backbone_dim), for those of `hashes` that are there."""
         if self._folder is None:
             return {key: self._memory[fingerprint, key] for key in hashes if (fingerprint, key) in self._memory}
-        index = self._index(fingerprint)
-        if any(key not in index for key in hashes):
-            index = self._refresh(fingerprint)
-        wanted: dict[Path, list[str]] = {}
-        for key in dict.fromkeys(hashes):
-            if key in index:
-                wanted.setdefault(index[key], []).append(key)
+        shards = self._known(fingerprint)
+        places = shards.index.find(hashes)
+        if (places < 0).any() and shards.refresh():
+            places = shards.index.find(hashes)
+        wanted: dict[int, list[str]] = {}
+        for key, place in dict(zip(hashes, places.tolist(), strict=True)).items():
+            if place >= 0:
+                wanted.setdefault(place, []).append(key)
         found: dict[str, np.ndarray] = {}
-        for path, keys in wanted.items():
+        for place, keys in wanted.items():
             try:
-                with safe_open(path, framework="numpy") as shard:
-                    found.update({key: shard.get_tensor(key) for key in keys})
+                with safe_open(shards.files[place], framework="numpy") as shard:
+                    held = set(shard.keys())
+                    found.update({key: shard.get_tensor(key) for key in keys if key in held})
             except (OSError, SafetensorError):
-                self._forget(fingerprint, path)
+                shards.index.forget(place)
         return found
 
     def put(self, fingerprint: str, features: Mapping[str, np.ndarray]) -> None:
@@ -79,33 +82,61 @@ class FeatureCache:
             Path(draft).replace(folder / name)
         finally:
             Path(draft).unlink(missing_ok=True)
-        self._index(fingerprint).update(dict.fromkeys(halves, folder / name))
-        self._seen[fingerprint].add(name)
+        self._known(fingerprint).add(folder / name, list(halves))
 
-    def _index(self, fingerprint: str) -> dict[str, Path]:
+    def _known(self, fingerprint: str) -> _Shards:
         if fingerprint not in self._shards:
-            self._shards[fingerprint], self._seen[fingerprint] = {}, set()
-            self._refresh(fingerprint)
+            self._shards[fingerprint] = _Shards((self._folder or Path()) / _safe(fingerprint))
+            self._shards[fingerprint].refresh()
         return self._shards[fingerprint]
 
-    def _refresh(self, fingerprint: str) -> dict[str, Path]:
-        """Read the headers of the files that came since: another process may have written them."""
-        index, seen = self._shards[fingerprint], self._seen[fingerprint]
-        folder = (self._folder or Path()) / _safe(fingerprint)
-        for path in sorted(folder.glob("*.safetensors")):
-            if path.name not in seen:
-                seen.add(path.name)
-                try:
-                    with safe_open(path, framework="numpy") as shard:
-                        index.update(dict.fromkeys(shard.keys(), path))
-                except (OSError, SafetensorError):
-                    continue
-        return index
 
-    def _forget(self, fingerprint: str, path: Path) -> None:
-        index = self._shards[fingerprint]
-        for key in [key for key, where in index.items() if where == path]:
-            del index[key]
+class _Shards:
+    """The files of one backbone, and which of them holds what."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        self.index = KeyIndex()
+        self._places: dict[str, int] = {}
+        self._changed_ns = -1
+
+    def add(self, path: Path, keys: Sequence[str]) -> None:
+        """Note a file that was just written."""
+        place = self._places.get(path.name)
+        if place is None:
+            place = self._places[path.name] = len(self.files)
+            self.files.append(path)
+        else:
+            # Written anew, because it was damaged.
+            self.index.forget(place)
+        self.index.add(keys, place)
+
+    def refresh(self) -> bool:
+        """Read the headers of the files that came since, and say whether there were any: others write, too."""
+        try:
+            changed_ns = self.folder.stat().st_mtime_ns
+        except OSError:
+            return False
+        if changed_ns == self._changed_ns:
+            return False
+        self._changed_ns = changed_ns
+        before = len(self.files)
+        with os.scandir(self.folder) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if entry.name.endswith(".safetensors") and entry.name not in self._places
+            )
+        for name in names:
+            self._places[name] = len(self.files)
+            self.files.append(self.folder / name)
+            try:
+                with safe_open(self.folder / name, framework="numpy") as shard:
+                    self.index.add(list(shard.keys()), self._places[name])
+            except (OSError, SafetensorError):
+                continue
+        return len(self.files) > before
 
 
 def _safe(fingerprint: str) -> str:

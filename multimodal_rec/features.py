@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from multimodal_rec.content import Content, ItemContent
+from multimodal_rec.content import ItemContent
+from multimodal_rec.decoding import Decoded, DecodingWorkers, Prepared, Reader, decode, decode_here, in_groups
 from multimodal_rec.errors import MediaError
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import ModalityFeatures
-from towers import Tower, TowerBatch
+from multimodal_rec.read_ahead import read_ahead
+from multimodal_rec.transfer import RowsBatch, on_device
+from towers import Tower
 
-Prepared = dict[str, Tensor]
+_BLOCK = 4096
+"""Texts that are tokenised and sorted by length together."""
+
+_SHORTEST_BATCH = 16
+"""A batch of texts may end here, where the next text is longer: few items cost little more a piece than many."""
+
+_KEEP_SECONDS = 5.0
+"""What slow backbones gave is kept at least this often, so that a killed run has little to do again."""
 
 
 class PreparedMemory:
@@ -40,11 +51,23 @@ class PreparedMemory:
             self._held[modality, content_hash] = prepared
 
 
+class SharedReading(NamedTuple):
+    """What the chunks of one job share when they are read."""
+
+    workers: DecodingWorkers | None = None
+    """Processes to decode in; None decodes in a thread of this one."""
+    fingerprints: Mapping[str, str] = {}
+    """Modality → fingerprint of its backbone, which takes a moment to compute."""
+    done: Callable[[int], None] = lambda _: None
+    """Told how many items came out of a backbone, each time that some have."""
+
+
 class ContentFeatures:
     """Backbone features of the items of one `ItemContent`.
 
     A row whose media cannot be read is absent everywhere, and `reasons` says why. `prepared`: what trained towers made
-    ready is looked up and kept there; None keeps nothing.
+    ready is looked up and kept there; None keeps nothing. `num_workers`: processes to decode in, unless `shared` has
+    some. Media are decoded while the backbone is at work on those before them; texts are read in batches of one length.
     """
 
     def __init__(
@@ -56,6 +79,7 @@ class ContentFeatures:
         num_workers: int = 0,
         batch_size: int = 64,
         prepared: PreparedMemory | None = None,
+        shared: SharedReading | None = None,
     ) -> None:
         self.reasons: dict[int, str] = {}
         self._towers = dict(towers)
@@ -64,44 +88,35 @@ class ContentFeatures:
         self._num_workers = num_workers
         self._batch_size = batch_size
         self.prepared = prepared
+        self._shared = SharedReading() if shared is None else shared
         self._absent: set[tuple[int, str]] = set()
 
     def features(self, rows: Sequence[int], modality: str) -> ModalityFeatures:
         """Features of these items, on the CPU, in evaluation mode and without gradients.
 
         `windows` float32 (row, window, feature dim), zero where absent. Backbones that are kept are asked only for
-        what the cache lacks.
+        what the cache lacks, and once for what several items have in common.
         """
         tower = self._towers[modality]
-        cached = tower.keeps_backbone
-        found: dict[int, np.ndarray] = {}
-        hashes: dict[int, str] = {}
-        fingerprint = tower.backbone_fingerprint() if cached else ""
-        if cached:
-            hashes = self._hashes(rows, modality)
-            kept = self._cache.get(fingerprint, list(hashes.values()))
-            found = {row: kept[key].astype(np.float32) for row, key in hashes.items() if key in kept}
-        missing = [row for row in rows if row not in found and (not cached or row in hashes)]
-        if not missing:
+        if not tower.keeps_backbone:
+            missing = [row for row in dict.fromkeys(rows) if (row, modality) not in self._absent]
+            found = dict(self._encoded(tower, missing, modality))
             return _padded([found.get(row) for row in rows], tower.feature_dim)
-        mode, backbone_mode = tower.training, tower.backbone.training
-        tower.eval()
-        tower.backbone.eval()
-        try:
-            for chunk in _chunks(self._present(missing, modality), self._batch_size):
-                fresh = self._run(tower, [prepared for _, prepared in chunk])
+        fingerprint = self._shared.fingerprints.get(modality) or tower.backbone_fingerprint()
+        hashes = self._hashes(rows, modality)
+        kept: dict[str, np.ndarray] = dict(self._cache.get(fingerprint, list(hashes.values())))
+        first = {key: row for row, key in reversed(hashes.items()) if key not in kept}
+        self._shared.done(len(rows) - len(first))
+        with _Keeper(self._cache, fingerprint) as keeper:
+            for row, array in self._encoded(tower, sorted(first.values()), modality):
                 # Rounded to the cache's precision at once: the first run and a later, cached one must agree.
-                arrays = {
-                    row: array.astype(np.float16) if cached else array
-                    for (row, _), array in zip(chunk, fresh, strict=True)
-                }
-                if cached:
-                    self._cache.put(fingerprint, {hashes[row]: array for row, array in arrays.items()})
-                found.update({row: array.astype(np.float32) for row, array in arrays.items()})
-        finally:
-            tower.train(mode)
-            tower.backbone.train(backbone_mode)
-        return _padded([found.get(row) for row in rows], tower.feature_dim)
+                kept[hashes[row]] = array.astype(np.float16)
+                keeper.put(hashes[row], kept[hashes[row]])
+        for row, key in hashes.items():
+            if key not in kept and first[key] in self.reasons:
+                self.reasons.setdefault(row, self.reasons[first[key]])
+        arrays = [kept.get(hashes.get(row, "")) for row in rows]
+        return _padded([None if array is None else array.astype(np.float32) for array in arrays], tower.feature_dim)
 
     def fresh(
         self, rows: Sequence[int], modality: str, device: torch.device | str
@@ -129,47 +144,103 @@ class ContentFeatures:
                 hashes[row] = key
         return hashes
 
-    def _run(self, tower: Tower, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+    def _encoded(self, tower: Tower, rows: Sequence[int], modality: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Each row's windows, (window, feature dim), in the order in which they come out."""
+        if not rows:
+            return
+        # Read again here where it was released, not in two threads at once.
+        backbone = tower.backbone
+        mode, backbone_mode = tower.training, backbone.training
+        tower.eval()
+        backbone.eval()
         device = next(tower.projection.parameters()).device
-        batch: TowerBatch = tower.collate(prepared)
-        with torch.inference_mode():
-            features, _ = tower.features(batch.to(device))
-        rows = features.float().cpu().numpy()
-        return [row[:count] for row, count in zip(rows, batch.counts.tolist(), strict=True)]
+        last: tuple[RowsBatch, Tensor] | None = None
+        try:
+            for each in on_device(read_ahead(self._batches(tower, rows, modality)), device):
+                with torch.inference_mode():
+                    features, _ = tower.features(each.batch)
+                # A GPU is asked for one batch only after it was given the next one to do.
+                if last is not None:
+                    yield from self._out(*last)
+                last = each, features
+            if last is not None:
+                yield from self._out(*last)
+        finally:
+            tower.train(mode)
+            backbone.train(backbone_mode)
 
-    def _present(self, rows: Sequence[int], modality: str) -> Iterator[tuple[int, Prepared]]:
-        if self._num_workers == 0 or len(rows) <= self._batch_size:
+    def _out(self, batch: RowsBatch, features: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        arrays = features.float().cpu().numpy()
+        self._shared.done(len(batch.rows))
+        for row, array, count in zip(batch.rows, arrays, batch.counts, strict=True):
+            yield row, array[:count]
+
+    def _batches(self, tower: Tower, rows: Sequence[int], modality: str) -> Iterator[RowsBatch]:
+        size = self._batch_size
+        if not tower.backbone.varies:
+            for batch in in_groups(self._decoded(tower, rows, modality), size):
+                yield _collated(tower, batch)
+            return
+        for block in in_groups(rows, _BLOCK):
+            pairs = self._texts(tower, block, modality)
+            lengths = tower.backbone.lengths([prepared for _, prepared in pairs])
+            order = sorted(range(len(pairs)), key=lengths.__getitem__)
+            for batch in _alike(order, lengths, size):
+                yield _collated(tower, [pairs[place] for place in batch])
+
+    def _texts(self, tower: Tower, rows: Sequence[int], modality: str) -> list[tuple[int, Prepared]]:
+        """What is read of texts, which are prepared together."""
+        if self.prepared is not None and not tower.keeps_backbone:
             ready = ((row, self._ready(row, modality)) for row in rows)
+            return [(row, prepared) for row, prepared in ready if prepared is not None]
+        values = {row: value for row in rows if (value := self._content.load(row, modality)) is not None}
+        self._absent.update((row, modality) for row in rows if row not in values)
+        try:
+            return list(zip(values, tower.prepare_many(list(values.values())), strict=True))
+        except (TypeError, ValueError, RuntimeError):
+            # One of them is at fault: each on its own.
+            ready = ((row, self._ready(row, modality)) for row in values)
+            return [(row, prepared) for row, prepared in ready if prepared is not None]
+
+    def _decoded(self, tower: Tower, rows: Sequence[int], modality: str) -> Iterator[tuple[int, Prepared]]:
+        held = {row: prepared for row in rows if (prepared := self._held(row, modality)) is not None}
+        yield from held.items()
+        rest = [row for row in rows if row not in held]
+        workers = self._shared.workers
+        if len(rest) <= self._batch_size or (workers is None and self._num_workers == 0):
+            found = decode_here(self._content, rest, modality, Reader(tower.backbone, tower.max_windows))
+            yield from self._kept(found, modality)
+        elif workers is not None:
+            yield from self._kept(workers.decode(self._content, rest, modality), modality)
         else:
-            ready = (
-                (row, self._kept(row, modality, value, reason))
-                for row, value, reason in _decoding(self._content, rows, modality, self._num_workers)
-            )
-        yield from ((row, prepared) for row, prepared in ready if prepared is not None)
+            with DecodingWorkers({modality: tower}, self._num_workers) as own:
+                yield from self._kept(own.decode(self._content, rest, modality), modality)
 
     def _ready(self, row: int, modality: str) -> Prepared | None:
         if (row, modality) in self._absent:
             return None
-        key = self._key(row, modality)
-        held = None if key is None or self.prepared is None else self.prepared.get(modality, key)
-        return self._kept(row, modality, *_decode(self._content, row, modality)) if held is None else held
+        held = self._held(row, modality)
+        if held is not None:
+            return held
+        tower = self._towers[modality]
+        reader = Reader(tower.backbone, tower.max_windows)
+        return next((ready for _, ready in self._kept([decode(self._content, row, modality, reader)], modality)), None)
 
-    def _kept(self, row: int, modality: str, value: Content | None, reason: str | None) -> Prepared | None:
-        if reason is not None:
-            self.reasons.setdefault(row, reason)
-        prepared: Prepared | None = None
-        if value is not None:
-            try:
-                prepared = self._towers[modality].prepare_one(value)
-            except (TypeError, ValueError, RuntimeError) as error:
-                self.reasons.setdefault(row, f"{modality}: {error}")
-        if prepared is None:
-            self._absent.add((row, modality))
-            return None
+    def _held(self, row: int, modality: str) -> Prepared | None:
         key = self._key(row, modality)
-        if key is not None and self.prepared is not None:
-            self.prepared.put(modality, key, prepared)
-        return prepared
+        return None if key is None or self.prepared is None else self.prepared.get(modality, key)
+
+    def _kept(self, found: Iterable[Decoded], modality: str) -> Iterator[tuple[int, Prepared]]:
+        for row, prepared, reason in found:
+            if reason is not None:
+                self.reasons.setdefault(row, reason)
+            if prepared is None:
+                self._absent.add((row, modality))
+                continue
+            key = self._key(row, modality)
+            if key is not None and self.prepared is not None:
+                self.prepared.put(modality, key, prepared)
+            yield row, prepared
 
     def _key(self, row: int, modality: str) -> str | None:
         # A backbone that is kept reads each item once: nothing to keep.
@@ -181,41 +252,43 @@ class ContentFeatures:
             return None
 
 
-class _Decoding(Dataset[tuple[int, Content | None, str | None]]):
-    def __init__(self, content: ItemContent, rows: Sequence[int], modality: str) -> None:
-        self._content, self._rows, self._modality = content, list(rows), modality
+class _Keeper:
+    """Puts what comes into the cache, many at once: a file and a wait for the disk each would be slow."""
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(self, cache: FeatureCache, fingerprint: str) -> None:
+        self._cache, self._fingerprint = cache, fingerprint
+        self._waiting: dict[str, np.ndarray] = {}
+        self._since = time.monotonic()
 
-    def __getitem__(self, index: int) -> tuple[int, Content | None, str | None]:
-        row = self._rows[index]
-        return row, *_decode(self._content, row, self._modality)
+    def __enter__(self) -> _Keeper:
+        return self
 
+    def __exit__(self, *exception: object) -> None:
+        self._cache.put(self._fingerprint, self._waiting)
 
-def _decoding(content: ItemContent, rows: Sequence[int], modality: str, num_workers: int) -> Iterable:
-    # Spawned, since a forked child of a process that has opened a LanceDB table hangs.
-    return DataLoader(
-        _Decoding(content, rows, modality), batch_size=None, num_workers=num_workers, multiprocessing_context="spawn"
-    )
-
-
-def _decode(content: ItemContent, row: int, modality: str) -> tuple[Content | None, str | None]:
-    try:
-        return content.load(row, modality), None
-    except MediaError as error:
-        return None, f"{modality}: {error}"
+    def put(self, key: str, features: np.ndarray) -> None:
+        self._waiting[key] = features
+        if time.monotonic() - self._since > _KEEP_SECONDS:
+            self._cache.put(self._fingerprint, self._waiting)
+            self._waiting, self._since = {}, time.monotonic()
 
 
-def _chunks(pairs: Iterator[tuple[int, Prepared]], size: int) -> Iterator[list[tuple[int, Prepared]]]:
-    chunk: list[tuple[int, Prepared]] = []
-    for pair in pairs:
-        chunk.append(pair)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _collated(tower: Tower, pairs: Sequence[tuple[int, Prepared]]) -> RowsBatch:
+    batch = tower.collate([prepared for _, prepared in pairs])
+    return RowsBatch([row for row, _ in pairs], batch.counts.tolist(), batch)
+
+
+def _alike(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """The places in `order`, of rising lengths, in batches of at most `size`, of one length where that has enough."""
+    batch: list[int] = []
+    for place in order:
+        longer = bool(batch) and lengths[place] > lengths[batch[-1]] and len(batch) >= _SHORTEST_BATCH
+        if len(batch) == size or longer:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def _padded(rows: Sequence[np.ndarray | None], dim: int) -> ModalityFeatures:

@@ -79,6 +79,8 @@ class FineTuneReport:
     these interactions: what it has by heart of them counts as forgotten, too."""
     ndcg_after: float | None
     """The same, of the model as it is."""
+    former: str
+    """Fingerprint of the model as it was, whose rows stay beside the new ones until `store.retire(former)`."""
 
     def __str__(self) -> str:
         told = f"told {self.new_events} new interactions and {self.replayed} old ones"
@@ -106,8 +108,8 @@ def fine_tuned(trained: Trained, log: pd.DataFrame, how: FineTune) -> tuple[Trai
     `log`: as the store keeps it, all of it folded in. Learned are the person's query, what behaviour says, how parts
     are weighed, and the collaborative scores but for the graph's; towers, attributes and the space of search stay, so
     that items are read as they are stored. Statistics are computed anew from the whole log, turned onto the axes that
-    the model knows. Nothing of `trained` changes, and nothing is written before all is computed; then all rows are,
-    in one commit.
+    the model knows. Nothing of `trained` changes, nor its rows; the new ones are written once all is computed, in one
+    commit.
     """
     store, table = trained.store, trained.store.read_items(model=trained.job.fingerprint)
     told = _chosen(trained, log, table, how)
@@ -140,9 +142,10 @@ def fine_tuned(trained: Trained, log: pd.DataFrame, how: FineTune) -> tuple[Trai
         updated={},
     )
     after = _remembered(tuned, told, fused)
-    store.write_items(rows_to_write(model, fused, store.embedded()))
+    marks = store.read_marks(fused.ids, model=trained.job.fingerprint)
+    store.write_items(rows_to_write(model, fused, marks))
     counts = (int((told.is_told & told.is_new).sum()), int((told.is_told & ~told.is_new).sum()))
-    return tuned, FineTuneReport(*counts, int(told.held_back.sum()), before, after)
+    return tuned, FineTuneReport(*counts, int(told.held_back.sum()), before, after, trained.job.fingerprint)
 
 
 def _chosen(trained: Trained, log: pd.DataFrame, table: ItemTable, how: FineTune) -> _Told:

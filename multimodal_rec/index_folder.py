@@ -31,9 +31,10 @@ def index_fingerprint(ids: Sequence[str], embeddings: np.ndarray, model: str) ->
     return digest.hexdigest()[:16]
 
 
-def index_path(store: str | Path | None) -> Path | None:
-    """The folder of the index of the store at this URI; None where the store is no folder: then nothing is kept."""
-    return None if store is None or "://" in str(store) else Path(store) / "index"
+def index_path(store: str | Path | None, model: str) -> Path | None:
+    """The folder of the index of a model's items in the store at this URI; None where the store is no folder: then
+    nothing is kept."""
+    return None if store is None or "://" in str(store) else Path(store) / "index" / model
 
 
 @final

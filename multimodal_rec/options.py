@@ -14,6 +14,9 @@ import typer
 CatalogueFolder = Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Folder with a catalogue.toml.")]
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `train --out` wrote.")]
 StoreFolder = Annotated[str, typer.Option("--store", help="Folder or URI of the item store.")]
+ReleaseOption = Annotated[
+    str | None, typer.Option("--release", metavar="NAME", help="Read the store as it was published under this name.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write one JSON object, for machines.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 

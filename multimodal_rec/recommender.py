@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -28,26 +28,19 @@ from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
+from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.retrieval import Query, top_k
+from multimodal_rec.retrieval import Query, Recommendations, top_k
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.shortlist import Shortlist
+from multimodal_rec.staleness import check_complete, not_embedded
 from multimodal_rec.store import ItemStore
 from multimodal_rec.trained import Trained, store_layout
 from multimodal_rec.training import Epoch
 from multimodal_rec.updating import UpdateReport, update
 from towers import Tower
-
-
-class Recommendations(NamedTuple):
-    """What to show, best first."""
-
-    ids: list[list[str | None]]
-    """k item ids a person; None where there are no more."""
-    scores: np.ndarray
-    """Float32 (person, k); -inf where the id is None."""
 
 
 class Recommender:
@@ -120,19 +113,51 @@ class Recommender:
         self._scorer = None
         return self
 
-    def embed(self, items: pd.DataFrame, *, on_error: Literal["raise", "quarantine"] = "raise") -> EmbedReport:
+    def embed(
+        self,
+        items: Items,
+        *,
+        on_error: Literal["raise", "quarantine"] = "raise",
+        retry_failed: bool = False,
+        num_workers: int | None = None,
+        progress: bool = False,
+    ) -> EmbedReport:
         """Bring the store up to date with these items; only what is new or changed runs through a tower.
 
-        `items` as in `Catalogue.items`: media columns hold lists of absolute paths. Raises `ItemError` for items that
-        cannot be embedded, after all others were written; `on_error="quarantine"` reports them instead.
+        `items`: a frame as `Catalogue.items` holds it (media columns are lists of absolute paths), several of them one
+        after another, or the path of a catalogue's folder or of a parquet or CSV file of items; files are streamed and
+        never held whole. `retry_failed`: try again what failed and did not change. `num_workers`: processes that
+        decode media, by default as in training. `progress`: a bar with items a second and the time left. Raises
+        `ItemError` for items that cannot be embedded and rows that are no items, after all others were written;
+        `on_error="quarantine"` reports them instead.
         """
         trained = self._fitted()
+        job = trained.job if num_workers is None else replace(trained.job, num_workers=num_workers)
         with self._writing:
-            report = trained.job.run(items, trained.store)
+            report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
             self._scorer = None
         if on_error == "raise":
             check_failures(report)
         return report
+
+    def stale(self) -> list[str]:
+        """The ids, sorted, that other models embedded in this store and this one did not; they are never scored."""
+        return self.store.stale(self._fitted().job.fingerprint)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove items from the store; who took them stays known. What was published keeps them until withdrawn."""
+        self.store.delete_items(ids)
+        self._scorer = None
+
+    def publish(self, name: str, *, alias: str | None = None, partial: bool = False) -> str:
+        """Keep the store's present state, with this model's items, as a release to `load`; its name.
+
+        `alias`: a name such as 'live' that stands for it from the same moment. Raises `StoreError` where the name is
+        taken, or items of other models are not embedded by this one; `partial=True` publishes without those.
+        """
+        model = self._fitted().job.fingerprint
+        check_complete(self.store, model=model, partial=partial)
+        return self.store.publish(name, model=model, alias=alias)
 
     def score(
         self,
@@ -152,10 +177,7 @@ class Recommender:
         rows = [scorer.item_rows.get(item_id) for item_id in items]
         missing = [item_id for item_id, row in zip(items, rows, strict=True) if row is None]
         if missing and on_unknown == "raise":
-            raise UnknownIdError(
-                f"item '{missing[0]}' is not embedded ({len(missing)} of {len(items)} asked for are not). Expected ids "
-                "of this model's rows in the store. Embed them first, or pass on_unknown='skip'."
-            )
+            raise not_embedded(missing, len(items), self.store, model=self._fitted().job.fingerprint)
         scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
         known = [place for place, row in enumerate(rows) if row is not None]
         answers = scorer.people.answered(people, on_unknown)
@@ -205,7 +227,7 @@ class Recommender:
         rows: list[int] = []
         for item_id in items:
             if item_id not in scorer.item_rows:
-                raise UnknownIdError(f"item '{item_id}' is not embedded. Expected an id in the store. Embed it first.")
+                raise not_embedded([item_id], len(items), self.store, model=self._fitted().job.fingerprint)
             rows.append(scorer.item_rows[item_id])
         return Recommendations(*self._searched().similar(rows, k=k))
 
@@ -272,12 +294,11 @@ class Recommender:
     def update(
         self, interactions: pd.DataFrame, *, users: pd.DataFrame | None = None, fine_tune: FineTune | None = None
     ) -> UpdateReport:
-        """Learn from what people did since: histories, statistics and the people's side, without any tower.
+        """Learn from what people did since, without any tower: histories, statistics, newcomers.
 
-        `interactions` as in a catalogue, of known or new people and items; what is stored already is passed over.
-        `users`: attributes and profiles that are new or have changed. `fine_tune` trains shortly besides. Whoever asks
-        meanwhile is answered from the old state; a call that was cut off is made good by the next. `updating.update`
-        has the details, and what it raises.
+        `interactions` as in a catalogue; `users`: attributes and profiles that are new or have changed; `fine_tune`
+        trains shortly besides. Whoever asks meanwhile is answered from the old state; a call that was cut off is made
+        good by the next. `updating.update` has the details, and what it raises.
         """
         with self._writing:
             # Readers keep what is loaded here: nobody is to read tables of which some are written and some are not.
@@ -292,13 +313,17 @@ class Recommender:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, store: str | Path | None = None, device: str = "auto") -> Recommender:
+    def load(
+        cls, path: str | Path, *, store: str | Path | None = None, device: str = "auto", release: str | None = None
+    ) -> Recommender:
         """The recommender that `save` wrote. No weight file but its own is read, and no code runs from it.
 
         `store`: where its items are or shall be; None takes what was in memory when it was saved, in memory again.
-        Raises `NotFittedError` where the folder holds no saved recommender.
+        `release`: serve the store as it was when this name was published, whatever is written to it since. Raises
+        `NotFittedError` where the folder holds no saved recommender, `StoreError` where there is no such release or it
+        holds another model's items.
         """
-        trained = Trained.read(Path(path), store=store, device=device)
+        trained = Trained.read(Path(path), store=store, device=device, release=release)
         recommender = cls(trained.config, store=store)
         recommender._trained = trained
         return recommender
@@ -329,8 +354,9 @@ class Recommender:
     ) -> None:
         fitted = fit_model(self.config, part, valid, training=training, cache=cache, choice=choice)
         self.epochs, self._choice, self._scorer = fitted.epochs, fitted.choice, None
-        layout = store_layout(fitted.model)
-        store = ItemStore.open(self._store_uri, layout) if self._trained is None else self._trained.store
+        layout, earlier = store_layout(fitted.model), self._trained
+        store = ItemStore.open(self._store_uri, layout) if earlier is None else earlier.store
+        store.layout = layout
         self._trained = Trained(
             self.config,
             fitted.model,
@@ -346,7 +372,10 @@ class Recommender:
         if part.users is not None:
             store.write_users(part.users)
         job = replace(self._trained.job, prepared=fitted.prepared)
-        check_failures(job.run(part.items, store))
+        report = job.run(part.items, store)
+        if earlier is not None and earlier.job.fingerprint != job.fingerprint:
+            store.retire(earlier.job.fingerprint)
+        check_failures(report)
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
         trained = self._fitted()
@@ -371,5 +400,6 @@ class Recommender:
     def _searched(self) -> Shortlist:
         scorer = self._ready()
         if self._shortlist is None or self._shortlist.scorer is not scorer:
-            self._shortlist = Shortlist(scorer, index_path(self._store_uri), model=self._fitted().job.fingerprint)
+            model = self._fitted().job.fingerprint
+            self._shortlist = Shortlist(scorer, index_path(self._store_uri, model), model=model)
         return self._shortlist

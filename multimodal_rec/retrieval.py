@@ -22,6 +22,15 @@ class TopK(NamedTuple):
     """Float32 (user, k), descending."""
 
 
+class Recommendations(NamedTuple):
+    """What to show, best first."""
+
+    ids: list[list[str | None]]
+    """k item ids a person; None where there are no more."""
+    scores: np.ndarray
+    """Float32 (person, k); -inf where the id is None."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """Which items a recommendation may hold; several conditions hold together."""

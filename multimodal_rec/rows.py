@@ -25,7 +25,35 @@ EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "position", "event", "value"
 # it, two processes that insert the same id at the same moment leave two rows (tried: on every run).
 _KEY = {"lance-schema:unenforced-primary-key": "true"}
 _TIME = pa.timestamp("us", tz="UTC")
-_FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0
+"""The largest number that a row holds."""
+
+
+def _key(name: str) -> pa.Field:
+    return pa.field(name, pa.string(), nullable=False, metadata=_KEY)
+
+
+_EVENT_TYPES = {"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64(), "position": pa.int64()}
+_EVENT_TYPES |= {"event": pa.string(), "value": pa.float64(), "context": pa.string(), "arrival": pa.int64()}
+OTHER_TABLES = {
+    "interactions": pa.schema([_key("event_key"), *(pa.field(name, kind) for name, kind in _EVENT_TYPES.items())]),
+    "users": pa.schema([_key("user_id"), pa.field("attributes", pa.string())]),
+    "failures": pa.schema(
+        [_key("item_id"), pa.field("reason", pa.string()), pa.field("mark", pa.string()), pa.field("at", _TIME)]
+    ),
+}
+"""Table name → Arrow schema of every table but those of items."""
+RELEASE_SCHEMA = pa.schema(
+    [
+        _key("name"),
+        pa.field("release", pa.string()),  # itself, or what an alias stands for
+        pa.field("before", pa.string()),
+        pa.field("tag", pa.string()),  # on each of its tables; None for an alias
+        pa.field("tables", pa.string()),  # JSON: table → [version, rows]; None for an alias
+        pa.field("at", _TIME),
+    ]
+)
+"""The Arrow schema of the table of releases: a row a name."""
 
 
 class Layout(NamedTuple):
@@ -131,8 +159,8 @@ class ItemTable:
         return AttributeColumns(self.attributes)
 
 
-def table_schemas(layout: Layout) -> dict[str, pa.Schema]:
-    """Table name → Arrow schema of a store of this layout."""
+def item_schema(layout: Layout) -> pa.Schema:
+    """The Arrow schema of a table of items of this layout."""
 
     def numbers(name: str) -> pa.Field:
         return pa.field(name, pa.list_(pa.float16(), layout.width_of(name)))
@@ -143,14 +171,7 @@ def table_schemas(layout: Layout) -> dict[str, pa.Schema]:
         items += [pa.field(f"{modality}_tower", pa.string())]
     items += [numbers(name) for name in ("attributes_token", "behaviour_token", "item_embedding")]
     items += [pa.field("model", pa.string()), pa.field("attributes", pa.string()), pa.field("updated_at", _TIME)]
-    event = {"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64(), "position": pa.int64()}
-    event |= {"event": pa.string(), "value": pa.float64(), "context": pa.string(), "arrival": pa.int64()}
-    return {
-        "items": pa.schema(items),
-        "interactions": pa.schema([_key("event_key"), *(pa.field(name, kind) for name, kind in event.items())]),
-        "users": pa.schema([_key("user_id"), pa.field("attributes", pa.string())]),
-        "failures": pa.schema([_key("item_id"), pa.field("reason", pa.string()), pa.field("at", _TIME)]),
-    }
+    return pa.schema(items)
 
 
 def layout_of(schema: pa.Schema) -> str:
@@ -291,18 +312,14 @@ def _typed_event(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if row[name] is None else cast(row[name]) for name, cast in casts.items()}
 
 
-def _key(name: str) -> pa.Field:
-    return pa.field(name, pa.string(), nullable=False, metadata=_KEY)
-
-
 def _encode(name: str, ids: Sequence[str], embeddings: np.ndarray, present: np.ndarray) -> pa.Array:
     filled = np.where(present[:, None], embeddings, 0.0)
-    bad = np.flatnonzero(~(np.abs(filled) <= _FLOAT16_MAX).all(axis=1)).tolist()
+    bad = np.flatnonzero(~(np.abs(filled) <= FLOAT16_MAX).all(axis=1)).tolist()
     if bad:
         raise ItemError(
             f"{len(bad)} of {len(ids)} items cannot be stored; none was written. Expected finite numbers that fit "
             "float16. Look at their media and at the model's weights, or write the batch without them.",
-            {ids[i]: f"'{name}' is NaN, infinite or beyond ±{_FLOAT16_MAX:.0f}" for i in bad},
+            {ids[i]: f"'{name}' is NaN, infinite or beyond ±{FLOAT16_MAX:.0f}" for i in bad},
         )
     flat = pa.array(filled.astype(np.float16).ravel(), pa.float16())
     return pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1], mask=pa.array(~present))

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-import lancedb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from lancedb.db import DBConnection
-from lancedb.table import Table
 
 from multimodal_rec.errors import CatalogueError, StoreError
 from multimodal_rec.rows import (
     EVENT_COLUMNS,
+    OTHER_TABLES,
     ItemRows,
     ItemTable,
     Layout,
@@ -27,54 +24,58 @@ from multimodal_rec.rows import (
     decode_embeddings,
     event_rows,
     item_columns,
+    item_schema,
     layout_of,
     now,
-    table_schemas,
     to_json,
     with_json,
 )
+from multimodal_rec.tables import Tables, filters
+from multimodal_rec.versions import Releases
 
-# Lance plans a filter on ids as one expression; many thousands in one are slower than several filters.
-_IDS_A_FILTER = 1000
+_ITEMS = "items-"
 
 
 @final
 class ItemStore:
-    """Tables `items`, `interactions`, `users` and `failures` in one folder, object-storage prefix or in memory.
+    """Items, interactions, users and failures in one folder, object-storage prefix or in memory.
 
-    Every id has one row at most, whoever writes and whenever a writer is killed: each call commits whole or not at
-    all. Every read sees the latest commit of any process. A handle must not cross a fork (the child would hang on
-    threads that it does not have; here it raises `StoreError`): start workers with spawn, and open one in each.
+    Items have one table a model, so that two models' embeddings stand side by side and are never read as one. In each,
+    every id has one row at most, whoever writes and whenever a writer is killed: each call commits whole or not at
+    all. Every read sees the latest commit of any process, or, where a release was opened, that release. A handle must
+    not cross a fork (the child would hang on threads that it does not have; here it raises `StoreError`): start workers
+    with spawn, and open one in each.
     """
 
-    def __init__(self, tables: Mapping[str, Table], layout: Layout) -> None:
-        self._tables = dict(tables)
-        self._process = os.getpid()
+    def __init__(self, tables: Tables, layout: Layout, *, release: str | None = None) -> None:
+        self._tables = tables
         self.layout = layout
+        self.release = release
 
     @classmethod
-    def open(cls, uri: str | Path | None, layout: Layout, *, create: bool = True) -> ItemStore:
+    def open(
+        cls, uri: str | Path | None, layout: Layout, *, create: bool = True, release: str | None = None
+    ) -> ItemStore:
         """The store at `uri` (None: one in memory, gone when closed), created where there is none.
 
-        Raises `StoreError` where `uri` cannot be opened, holds another layout, or holds nothing and `create` is False.
+        `layout`: of the items that are read and written here; a store holds models of several. `release`: as it was
+        when that name was published, or when what it now stands for was; nothing can be written then. Raises
+        `StoreError` where `uri` cannot be opened, has no such release, or holds nothing and `create` is False.
         """
-        tables: dict[str, Table] = {}
         try:
-            database = lancedb.connect(
-                "memory://" if uri is None else uri, read_consistency_interval=datetime.timedelta(0)
-            )
-            for name, schema in table_schemas(layout).items():
-                table = _open_table(database, name)
-                if table is None and name == "items" and not create:
+            tables = Tables.connect(uri)
+            for name, schema in OTHER_TABLES.items():
+                found = tables.find(name)
+                if found is None and (release is not None or not create) and name == "interactions":
                     raise StoreError(
                         f"no store at '{uri}'. Expected a folder that `embed` has written to; got one without a table "
-                        "'items'. Check the path, or embed first."
+                        "'interactions'. Check the path, or embed first."
                     )
-                if table is None:
-                    # Another process may have created it since; `exist_ok` takes that one.
-                    table = database.create_table(name, schema=schema, exist_ok=True)
-                _check_layout(table.schema, schema, f"table '{name}' of the store at '{uri}'")
-                tables[name] = table
+                _check_layout(tables.create(name, schema).schema, schema, f"table '{name}' of the store at '{uri}'")
+            if release is None:
+                return cls(tables, layout)
+            resolved = Releases(tables).resolve(release)
+            return cls(tables.at(resolved.versions), layout, release=resolved.name)
         except StoreError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
@@ -82,7 +83,6 @@ class ItemStore:
                 f"no store can be opened at '{uri}': {error}. "
                 "Expected a folder that can be written to, or a URI such as 's3://bucket/store'."
             ) from error
-        return cls(tables, layout)
 
     def __enter__(self) -> ItemStore:
         return self
@@ -92,35 +92,53 @@ class ItemStore:
 
     def close(self) -> None:
         """Let go of the tables; a store in memory is lost. What was written stays written. Closing twice is fine."""
-        self._tables.clear()
+        self._tables.close()
 
     @property
     def num_items(self) -> int:
-        """How many items are stored, stale ones included."""
-        return self._table("items").count_rows()
+        """How many items are stored, whichever models' rows they have."""
+        spaces = self._spaces()
+        return self._tables.table(spaces[0]).count_rows() if len(spaces) == 1 else len(set(self._ids(spaces)))
 
     @property
     def num_interactions(self) -> int:
         """How many interactions are stored."""
-        return self._table("interactions").count_rows()
+        return self._tables.table("interactions").count_rows()
+
+    @property
+    def models(self) -> dict[str, int]:
+        """Fingerprint of each model that has items here → how many, those of other layouts included."""
+        return {name.removeprefix(_ITEMS): self._tables.table(name).count_rows() for name in self._spaces()}
 
     def write_items(self, batch: ItemRows) -> None:
-        """Insert these items, or replace those whose id is there, in one commit.
+        """Insert these items, or replace those of the same model whose id is there, in one commit.
 
-        Writing the same batch again changes nothing but `updated_at`. Embeddings are kept as float16. Raises
-        `ItemError` naming the items whose id comes twice or whose numbers are NaN, infinite or beyond float16, and
-        then writes none of them; `ValueError` where lengths or dimensions disagree.
+        Writing the same batch again changes nothing but `updated_at`; other models' rows stay. Embeddings are kept as
+        float16. Raises `ItemError` naming the items whose id comes twice or whose numbers are NaN, infinite or beyond
+        float16, and then writes none of them; `ValueError` where lengths or dimensions disagree, `StoreError` where
+        this model's items have another layout.
         """
-        self._upsert("items", "item_id", item_columns(batch, self.layout))
+        columns = item_columns(batch, self.layout)
+        name, schema = f"{_ITEMS}{batch.model}", item_schema(self.layout)
+        _check_layout(self._tables.create(name, schema).schema, schema, f"table '{name}'")
+        self._tables.upsert(name, "item_id", columns)
 
     def read_items(self, *, model: str | None) -> ItemTable:
         """Every item that the model of fingerprint `model` embedded, sorted by id, ready to be scored.
 
-        None reads the rows of every model: to look at, never to score side by side.
+        None reads the rows of every model of this layout, an id once a model: to look at, never to score side by side.
+        Raises `StoreError` where the model's items have another layout.
         """
-        where = None if model is None else f"model = {_quote(model)}"
+        schema = item_schema(self.layout)
+        spaces = self._alike() if model is None else [f"{_ITEMS}{model}"]
+        parts = []
+        for name in spaces:
+            table = self._tables.find(name)
+            if table is not None:
+                _check_layout(table.schema, schema, f"table '{name}'")
+                parts.append(self._tables.read(name, schema.names))
+        rows = (pa.concat_tables(parts) if parts else schema.empty_table()).sort_by("item_id")
         names = [*self.layout.modalities, "attributes_token", "behaviour_token"]
-        rows = self._read("items", ["item_id", *names, "item_embedding", "attributes"], where).sort_by("item_id")
         decoded = [decode_embeddings(rows[name], self.layout.width_of(name)) for name in names]
         dim, rank = self.layout.embedding_dim, self.layout.content_rank
         content = np.zeros((len(rows), len(names), rank), dtype=np.float32)
@@ -136,42 +154,66 @@ class ItemStore:
             vectors=decoded[-1][0][:, dim:],
         )
 
-    def read_modality(self, modality: str, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def read_modality(
+        self, modality: str, ids: Sequence[str], *, model: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One modality's stored numbers, float32 (item, dim + content rank), and present, bool (item,).
 
-        In the order of `ids`; an id that is not stored is absent. For the job that fuses an item again after another
-        modality changed.
+        In the order of `ids`; an id that is not stored is absent. From the rows that `read_marks(ids, model)`
+        describes: for the job that fuses an item again after another modality changed.
         """
         if modality not in self.layout.modalities:
             raise ValueError(f"modality '{modality}' is none of this store's ({', '.join(self.layout.modalities)}).")
         position = {item_id: i for i, item_id in enumerate(dict.fromkeys(ids))}
         embeddings = np.zeros((len(position), self.layout.width_of(modality)), dtype=np.float32)
         present = np.zeros(len(position), dtype=bool)
-        for where in _filters("item_id", list(position)):
-            rows = self._read("items", ["item_id", modality], where)
-            index = [position[item_id] for item_id in rows["item_id"].to_pylist()]
-            embeddings[index], present[index] = decode_embeddings(rows[modality], self.layout.width_of(modality))
+        for name in self._alike(model):
+            for where in filters("item_id", list(position)):
+                rows = self._tables.read(name, ["item_id", modality], where)
+                index = [position[item_id] for item_id in rows["item_id"].to_pylist()]
+                embeddings[index], present[index] = decode_embeddings(rows[modality], self.layout.width_of(modality))
         order = np.array([position[item_id] for item_id in ids], dtype=np.int64)
         return embeddings[order], present[order]
 
-    def embedded(self) -> pd.DataFrame:
-        """What each stored item was embedded from: item_id, `{modality}_hash`, `{modality}_tower`, model; by id.
+    def read_marks(self, ids: Sequence[str], *, model: str | None = None) -> dict[str, dict[str, str | None]]:
+        """What those of `ids` that are stored were embedded from: id → `{modality}_hash`, `{modality}_tower`, model and
+        attributes; None where absent.
 
-        Columns of objects, None where absent. An item is current where all of them are what they would be now.
+        One row an id: that of `model` where it has one, else another model's of the same layout. An item is current
+        where all of them are what they would be now.
         """
         marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
-        rows = self._read("items", ["item_id", *marks, "model"]).sort_by("item_id")
-        return pd.DataFrame({name: pd.Series(rows[name].to_pylist(), dtype=object) for name in rows.column_names})
+        found: dict[str, dict[str, str | None]] = {}
+        for name in self._alike(model):
+            for where in filters("item_id", ids):
+                rows = self._tables.read(name, ["item_id", *marks, "model", "attributes"], where)
+                found.update((row.pop("item_id"), row) for row in rows.to_pylist())
+        return found
 
     def stale(self, model: str) -> list[str]:
-        """The ids, sorted, whose row another model than `model` wrote. `read_items` leaves them out."""
-        return sorted(self._read("items", ["item_id"], f"model != {_quote(model)}")["item_id"].to_pylist())
+        """The ids, sorted, that other models embedded and `model` did not. `read_items` leaves them out."""
+        own = f"{_ITEMS}{model}"
+        spaces = self._spaces()
+        others = set(self._ids([name for name in spaces if name != own]))
+        return sorted(others.difference(self._ids([own] if own in spaces else [])))
 
     def delete_items(self, ids: Sequence[str]) -> None:
-        """Remove these items and their failures; ids that are not there are passed over. Interactions stay."""
-        for table in ("items", "failures"):
-            for where in _filters("item_id", ids):
-                self._table(table).delete(where)
+        """Remove these items, in every model's rows, and their failures; ids that are not there are passed over.
+
+        Interactions stay, and so does what a release holds until it is withdrawn.
+        """
+        self._tables.check_writable()
+        for name in (*self._spaces(), "failures"):
+            for where in filters("item_id", ids):
+                self._tables.table(name).delete(where)
+
+    def retire(self, model: str) -> list[str]:
+        """The releases that still hold a model's rows; where there are none, its rows are removed."""
+        name = f"{_ITEMS}{model}"
+        holding = self._releases.holding(name)
+        if not holding and name in self._spaces():
+            self._tables.drop(name)
+        return holding
 
     def append_interactions(self, interactions: pd.DataFrame) -> int:
         """Add what people did, in one commit, and give back how many rows were new.
@@ -197,7 +239,8 @@ class ItemStore:
         rows = event_rows(interactions.to_dict("records"), time.time_ns())
         if not rows:
             return 0
-        table = self._table("interactions")
+        self._tables.check_writable()
+        table = self._tables.table("interactions")
         batch = pa.Table.from_pylist(rows, schema=table.schema)
         return table.merge_insert("event_key").when_not_matched_insert_all().execute(batch).num_inserted_rows
 
@@ -205,7 +248,7 @@ class ItemStore:
         """Every interaction in order of arrival: user_id, item_id, then those of timestamp, position, event, value
         and the context columns that any row has; missing as pandas has it.
         """
-        rows = self._read("interactions", [*EVENT_COLUMNS, "context", "arrival"]).sort_by("arrival")
+        rows = self._tables.read("interactions", [*EVENT_COLUMNS, "context", "arrival"]).sort_by("arrival")
         known = [name for name in EVENT_COLUMNS if name.endswith("_id") or rows[name].null_count < len(rows)]
         frame = pd.DataFrame(
             {
@@ -232,91 +275,111 @@ class ItemStore:
         check_unique(ids)
         texts = [to_json(row) for row in users.drop(columns="user_id").to_dict("records")]
         columns = {"user_id": pa.array(ids, pa.string()), "attributes": pa.array(texts, pa.string())}
-        self._upsert("users", "user_id", columns)
+        self._tables.upsert("users", "user_id", columns)
 
     def read_users(self) -> pd.DataFrame:
         """Every person, sorted by user_id, with a column an attribute; missing as pandas has it."""
-        rows = self._read("users", ["user_id", "attributes"]).sort_by("user_id")
+        rows = self._tables.read("users", ["user_id", "attributes"]).sort_by("user_id")
         return with_json(rows.select(["user_id"]).to_pandas(), rows["attributes"])
 
-    def record_failures(self, reasons: Mapping[str, str]) -> None:
-        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one."""
+    def record_failures(self, reasons: Mapping[str, str], marks: Mapping[str, str] | None = None) -> None:
+        """Note why items could not be embedded: item_id → reason. A later reason replaces an earlier one.
+
+        `marks`: item_id → what was tried, for whoever asks whether trying again makes sense.
+        """
+        marks = {} if marks is None else marks
         columns = {
             "item_id": pa.array(list(reasons), pa.string()),
             "reason": pa.array(list(reasons.values()), pa.string()),
+            "mark": pa.array([marks.get(item_id) for item_id in reasons], pa.string()),
         }
-        self._upsert("failures", "item_id", {**columns, "at": now(len(reasons))})
+        self._tables.upsert("failures", "item_id", {**columns, "at": now(len(reasons))})
+
+    def read_failures(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
+        """Id → mark and reason, of those of `ids` that ever failed, whether they were written since or not."""
+        found: dict[str, tuple[str | None, str]] = {}
+        for where in filters("item_id", ids):
+            rows = self._tables.read("failures", ["item_id", "mark", "reason"], where)
+            found.update((row["item_id"], (row["mark"], row["reason"])) for row in rows.to_pylist())
+        return found
 
     def failures(self) -> pd.DataFrame:
         """The items that could not be embedded and were not written since: item_id, reason, at (UTC); by id."""
-        failed = self._read("failures", ["item_id", "reason", "at"]).sort_by("item_id").to_pandas()
-        written: dict[str, datetime.datetime] = {}
+        failed = self._tables.read("failures", ["item_id", "reason", "at"]).sort_by("item_id").to_pandas()
+        written: dict[str, Any] = {}
         # Compared, not deleted on writing: a writer killed between the two commits would leave a reason for ever.
-        for where in _filters("item_id", failed["item_id"].tolist()):
-            rows = self._read("items", ["item_id", "updated_at"], where)
-            written.update(zip(rows["item_id"].to_pylist(), rows["updated_at"].to_pylist(), strict=True))
+        for name in self._spaces() if len(failed) else ():
+            for where in filters("item_id", failed["item_id"].tolist()):
+                rows = self._tables.read(name, ["item_id", "updated_at"], where)
+                # A model that reads less of an item may have written it where another one failed.
+                for item_id, at in zip(rows["item_id"].to_pylist(), rows["updated_at"].to_pylist(), strict=True):
+                    written[item_id] = at if item_id not in written else max(written[item_id], at)
         still = [i not in written or at > written[i] for i, at in zip(failed["item_id"], failed["at"], strict=True)]
         return failed[np.array(still, dtype=bool)].reset_index(drop=True)
 
+    def publish(self, name: str, *, model: str | None = None, alias: str | None = None) -> str:
+        """Keep the present state of all tables as release `name`, in one commit; `name`.
+
+        `model`: with the items of this model only; None: of all. `alias`: a second name, such as 'live', that stands
+        for this release from the same commit on. Whoever opens either sees the tables of one moment, whatever is
+        written later and whenever a publisher is killed. Raises `StoreError` where the name is taken.
+        """
+        spaces = self._spaces() if model is None else [f"{_ITEMS}{model}"]
+        self._releases.publish(name, [*spaces, *OTHER_TABLES], alias=alias)
+        return name
+
+    def switch(self, alias: str, *, to: str) -> None:
+        """Let `alias` stand for release `to` from now on. Raises `StoreError` where there is no such release."""
+        self._releases.switch(alias, to=to)
+
+    def rollback(self, alias: str) -> str:
+        """Let `alias` stand again for what it stood for before; that release's name. Twice leads back."""
+        return self._releases.rollback(alias)
+
+    def withdraw(self, name: str) -> None:
+        """Give up a release or an alias; its rows stay where others hold them. Raises where an alias stands for it."""
+        self._releases.withdraw(name)
+
+    def releases(self) -> pd.DataFrame:
+        """Every release and alias in order of time: name, release, before, models, items, interactions, at (UTC).
+
+        `release` is the name itself, or what an alias stands for; `before` what it stood for until its last switch.
+        """
+        return self._releases.frame(_ITEMS)
+
     def copy_into(self, other: ItemStore) -> None:
-        """Add all rows of this store to another, empty one of the same layout."""
-        for name in self._tables:
-            rows = self._table(name).to_arrow()
+        """Add all rows of this store to another, empty one. Releases are not taken along."""
+        for name in (*self._spaces(), *OTHER_TABLES):
+            table = self._tables.table(name)
+            rows = table.to_arrow()
             if rows.num_rows:
-                other._table(name).add(rows, on_bad_vectors="null")
+                other._tables.create(name, table.schema).add(rows, on_bad_vectors="null")
 
-    def compact(self) -> None:
-        """Join the small files that many writes leave, and drop versions older than seven days."""
-        for name in tuple(self._tables):
-            self._table(name).optimize()
+    def compact(self, *, older_than: datetime.timedelta = datetime.timedelta(days=7)) -> None:
+        """Join the small files that many writes leave, and drop versions that are older and that no release needs."""
+        self._tables.check_writable()
+        self._releases.tidy(self._tables.names(), older_than=older_than)
 
-    def _table(self, name: str) -> Table:
-        if self._process != os.getpid():
-            raise StoreError(
-                f"this store was opened in process {self._process} and is used in its fork {os.getpid()}, where it "
-                "would hang. Start workers with multiprocessing's 'spawn' and open the store in each."
-            )
-        if name not in self._tables:
-            raise StoreError("this store is closed. Open it again with ItemStore.open(...).")
-        return self._tables[name]
+    @property
+    def _releases(self) -> Releases:
+        return Releases(self._tables)
 
-    def _read(self, table: str, columns: list[str], where: str | None = None) -> pa.Table:
-        query = self._table(table).search().select(columns)
-        return (query if where is None else query.where(where)).to_arrow().select(columns)
+    def _spaces(self) -> list[str]:
+        return [name for name in self._tables.names() if name.startswith(_ITEMS)]
 
-    def _upsert(self, name: str, key: str, columns: Mapping[str, pa.Array]) -> None:
-        table = self._table(name)
-        if len(columns[key]) == 0:
-            return
-        rows = pa.table(dict(columns)).select(table.schema.names).cast(table.schema)
-        merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-        # LanceDB takes lists of ten numbers and more for vectors and refuses null among them unless told; numbers that
-        # are not finite have been refused before, so "null" replaces nothing.
-        merge.execute(rows, on_bad_vectors="null")
+    def _alike(self, model: str | None = None) -> list[str]:
+        """The items' tables of this layout, that of `model` last, so that its rows are laid over the others'."""
+        schema, own = item_schema(self.layout), f"{_ITEMS}{model}"
+        alike = [name for name in self._spaces() if self._tables.table(name).schema.equals(schema)]
+        return sorted(alike, key=lambda name: (name == own, name))
 
-
-def _open_table(database: DBConnection, name: str) -> Table | None:
-    # The listing of tables would not do: it names the folder that a process killed while creating a table leaves.
-    try:
-        return database.open_table(name)
-    except ValueError as error:
-        if "not found" in str(error):
-            return None
-        raise
+    def _ids(self, spaces: Sequence[str]) -> list[str]:
+        return [item_id for name in spaces for item_id in self._tables.read(name, ["item_id"])["item_id"].to_pylist()]
 
 
 def _check_layout(found: pa.Schema, expected: pa.Schema, where: str) -> None:
     if not found.equals(expected):
         raise StoreError(
             f"{where} has another layout. Expected {layout_of(expected)}; got {layout_of(found)}. "
-            "Open it with the model that wrote it, or embed into a new folder."
+            "Open it with the model that wrote it."
         )
-
-
-def _filters(column: str, ids: Sequence[str]) -> Iterator[str]:
-    for start in range(0, len(ids), _IDS_A_FILTER):
-        yield f"{column} IN ({', '.join(map(_quote, ids[start : start + _IDS_A_FILTER]))})"
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -24,6 +24,7 @@ from multimodal_rec.model import RecommenderModel
 from multimodal_rec.rows import Layout
 from multimodal_rec.schema import Schema
 from multimodal_rec.scorer import Scorer
+from multimodal_rec.staleness import check_served
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
 
@@ -112,10 +113,11 @@ class Trained:
                 self.store.copy_into(kept)
 
     @classmethod
-    def read(cls, folder: Path, *, store: str | Path | None, device: str) -> Trained:
+    def read(cls, folder: Path, *, store: str | Path | None, device: str, release: str | None = None) -> Trained:
         """What `write` left in a folder, with the store at `store` (None: in memory), filled where it was empty.
 
-        Raises `NotFittedError` where the folder holds nothing of the kind.
+        `release`: the store as it was published, to be read. Raises `NotFittedError` where the folder holds nothing of
+        the kind.
         """
         if not (folder / "config.json").exists():
             raise NotFittedError(
@@ -141,15 +143,18 @@ class Trained:
             Schema.from_toml(about["schema"], source=str(folder / "config.json")),
             behaviour=dict(zip(about["behaviour_items"], features, strict=True)),
             scale=BehaviourScale.from_dict(about["behaviour_scale"]),
-            store=ItemStore.open(store, layout),
+            store=ItemStore.open(store, layout, release=release),
             cache=FeatureCache(None if store is None or "://" in str(store) else Path(store) / "cache"),
             num_fitted=about["num_fitted"],
             num_folded=about["num_folded"],
         )
-        if (folder / "store").exists() and trained.store.num_items == 0:
+        if release is not None:
+            check_served(trained.store, model=trained.job.fingerprint)
+        elif (folder / "store").exists() and trained.store.num_items == 0:
             with ItemStore.open(folder / "store", layout) as kept:
                 kept.copy_into(trained.store)
-        return trained._caught_up(about["num_known"])
+        # What is read of a release is never written again.
+        return trained if release is not None else trained._caught_up(about["num_known"])
 
     def _caught_up(self, num_known: int) -> Trained:
         """With the behaviour of what was done since training, `num_known` interactions being there when it was saved.

@@ -52,9 +52,13 @@ def attach_vectors(items: pd.DataFrame, folder: Path, schema: Schema) -> tuple[p
                 f"column '{column}' is in the items and in {files.names[0]}, and nobody can tell which is right. "
                 "Remove one of them."
             )
-        read = _read_files(files, problems)
+        read = map_files(files, problems)
         if read is not None and "item_id" in items:
-            found[column] = _joined(column_of(items, "item_id"), *read, file=files.names[1], problems=problems)
+            mapped, ids = read
+            with np.errstate(over="ignore"):
+                # The one copy in memory: a file that stayed mapped would change under who writes the catalogue anew.
+                matrix = np.array(mapped, dtype=np.float32, order="C")
+            found[column] = _joined(column_of(items, "item_id"), matrix, ids, file=files.names[1], problems=problems)
     return items.assign(**found) if found else items, problems
 
 
@@ -188,7 +192,9 @@ def fit_vectors(items: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> di
     return found
 
 
-def _read_files(files: VectorFiles, problems: list[Problem]) -> tuple[np.ndarray, list[str]] | None:
+def map_files(files: VectorFiles, problems: list[Problem]) -> tuple[np.ndarray, list[str]] | None:
+    """A column's matrix, mapped from disk, and the item ids of its rows; None, with a problem, where there is none."""
+
     def whole(file: str, message: str, remedy: str) -> None:
         problems.append(Problem(file, None, files.matrix.stem, None, message, remedy))
 
@@ -218,9 +224,18 @@ def _read_files(files: VectorFiles, problems: list[Problem]) -> tuple[np.ndarray
             "Expected one line a row: write both files anew, together.",
         )
         return None
-    with np.errstate(over="ignore"):
-        # The one copy in memory: a file that stayed mapped would change under whoever writes the catalogue anew.
-        return np.array(mapped, dtype=np.float32, order="C"), ids
+    return mapped, ids
+
+
+def repeated_line(file: str, line: int, item_id: str, first: int) -> Problem:
+    """The problem of a line of ids that repeats an earlier one."""
+    return Problem(file, line, None, item_id, f"this id was already used in row {first}", "Keep one vector an item.")
+
+
+def idle_line(file: str, line: int, item_id: str) -> Problem:
+    """The problem of a line of ids that is no item's."""
+    remedy = "Add it to items, or leave its line and its vector out."
+    return Problem(file, line, None, item_id, "no item has this id", remedy)
 
 
 def _joined(
@@ -231,13 +246,11 @@ def _joined(
     seen: dict[str, int] = {}
     for line, item_id in enumerate(ids):
         if item_id in seen:
-            message = f"this id was already used in row {seen[item_id]}"
-            problems.append(Problem(file, line, None, item_id, message, "Keep one vector an item."))
+            problems.append(repeated_line(file, line, item_id, seen[item_id]))
             continue
         seen[item_id] = line
         if item_id not in rows:
-            remedy = "Add it to items, or leave its line and its vector out."
-            problems.append(Problem(file, line, None, item_id, "no item has this id", remedy))
+            problems.append(idle_line(file, line, item_id))
             continue
         cells[rows[item_id]] = matrix[line]
     return pd.Series(cells, index=item_ids.index, dtype=object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -34,6 +35,8 @@ class Backbone(nn.Module, ABC):
     modality: str
     dim: int
     net: nn.Module
+    varies: bool = False
+    """Whether items' windows differ in length."""
     columns: tuple[str, ...] = ()
     """Item columns of vectors that are read instead of media."""
     unused: tuple[str, ...] = ()
@@ -68,6 +71,21 @@ class Backbone(nn.Module, ABC):
     def collate(self, prepared: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Several items' windows one after another. Windows here have one shape; text pads its tokens."""
         return {name: torch.cat([item[name] for item in prepared]) for name in prepared[0]}
+
+    def prepare_many(self, values: Sequence[Any], max_windows: int) -> list[dict[str, Tensor]]:
+        """`prepare` of each value, faster together where the library reads many at once. Raises what `prepare` does."""
+        return [self.prepare(value, max_windows) for value in values]
+
+    def lengths(self, prepared: Sequence[dict[str, Tensor]]) -> list[int]:
+        """How long the windows of each item are, for batches of like ones where `varies`."""
+        return [next(iter(item.values())).shape[1] for item in prepared]
+
+    def without_weights(self) -> Backbone:
+        """A copy that prepares and cannot run: small enough to be sent to another process."""
+        light = copy.copy(self)
+        # Preparing reads plain attributes only; what is registered with nn.Module are the weights.
+        light._modules, light._parameters, light._buffers = {}, {}, {}
+        return light
 
     def layered(self, windows: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """`forward`'s rows, and the pooled output of every block from input to output, each (window, width).

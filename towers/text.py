@@ -45,6 +45,7 @@ class HuggingFaceText(Backbone):
     """
 
     modality = "text"
+    varies = True
 
     def __init__(
         self,
@@ -100,10 +101,23 @@ class HuggingFaceText(Backbone):
             if not value:
                 raise ValueError("an item's list of texts is empty. Expected at least one; leave such items out.")
             return self.collate([self.prepare(text, 1) for text in value])
-        if not isinstance(value, str):
-            raise TypeError(f"expected a str as text; got {type(value).__name__}. Leave absent texts out of the batch.")
-        text = value[: self.max_tokens * max_windows * _CHARACTERS_A_TOKEN]
-        ids, prefix = self._ids(self.prefix + text), self._prefix_ids
+        return self.prepare_many([value], max_windows)[0]
+
+    def prepare_many(self, values: Sequence[Any], max_windows: int) -> list[dict[str, Tensor]]:
+        """`prepare` of each value; single texts are tokenised together, at a tenth of the time."""
+        if not all(isinstance(value, str) for value in values):
+            for value in values:
+                if not isinstance(value, (str, list, tuple)):
+                    raise TypeError(
+                        f"expected a str as text; got {type(value).__name__}. Leave absent texts out of the batch."
+                    )
+            return [self.prepare(value, max_windows) for value in values]
+        texts = [value[: self.max_tokens * max_windows * _CHARACTERS_A_TOKEN] for value in values]
+        found = self._ids_of([self.prefix + text for text in texts])
+        return [self._windows(text, ids, max_windows) for text, ids in zip(texts, found, strict=True)]
+
+    def _windows(self, text: str, ids: list[int], max_windows: int) -> dict[str, Tensor]:
+        prefix = self._prefix_ids
         room = self.max_tokens - self._template.length - len(prefix)
         if len(ids) <= room + len(prefix):
             return self._template.around(ids)
@@ -115,7 +129,10 @@ class HuggingFaceText(Backbone):
 
     def collate(self, prepared: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Windows padded on the right to the longest one; the mask is 0 there."""
-        length = max(item["attention_mask"].shape[1] for item in prepared)
+        lengths = {item["attention_mask"].shape[1] for item in prepared}
+        if len(lengths) == 1:
+            return {name: torch.cat([item[name] for item in prepared]) for name in prepared[0]}
+        length = max(lengths)
         fill = {name: (self.tokenizer.pad_token_id or 0) if name == "input_ids" else 0 for name in prepared[0]}
         return {
             name: torch.cat(
@@ -165,14 +182,28 @@ class HuggingFaceText(Backbone):
 
     def _ids(self, text: str) -> list[int]:
         """Token ids of a text of any length, without special tokens."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # Through UTF-16, where the two halves of a pair that came apart find each other again.
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return self._ids_of([text])[0]
+
+    def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        readable = [_readable(text) for text in texts]
         if self.lower_case:
-            text = text.lower()
-        return list(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+            readable = [text.lower() for text in readable]
+        options = {"add_special_tokens": False, "truncation": False, "verbose": False}
+        # Masks and types come from the template.
+        found = self.tokenizer(readable, return_attention_mask=False, return_token_type_ids=False, **options)
+        return [list(ids) for ids in found["input_ids"]]
+
+
+def _readable(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, as U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Through UTF-16, where the two halves of a pair that came apart find each other again.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)

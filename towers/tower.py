@@ -32,9 +32,15 @@ class TowerBatch(NamedTuple):
     counts: Tensor
     """int64 (batch,): how many windows each item has, at least 1."""
 
-    def to(self, device: torch.device | str) -> TowerBatch:
-        """The same batch on another device."""
-        return TowerBatch({name: tensor.to(device) for name, tensor in self.windows.items()}, self.counts.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TowerBatch:
+        """The same batch on another device; `non_blocking` does not wait for the copy of pinned memory to end."""
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.windows.items()}
+        return TowerBatch(moved, self.counts.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> TowerBatch:
+        """The same batch in memory that a GPU can fetch by itself; only where there is a GPU."""
+        windows = {name: tensor.pin_memory() for name, tensor in self.windows.items()}
+        return TowerBatch(windows, self.counts.pin_memory())
 
 
 @final
@@ -111,6 +117,10 @@ class Tower(nn.Module):
         """
         return self.backbone.prepare(value, self.max_windows)
 
+    def prepare_many(self, values: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """`prepare_one` of each value, faster together where the library reads many at once."""
+        return self.backbone.prepare_many(values, self.max_windows)
+
     def collate(self, prepared: Sequence[dict[str, Tensor]]) -> TowerBatch:
         """A batch of what `prepare_one` gave. Raises `ValueError` for an empty sequence."""
         if not prepared:
@@ -119,8 +129,8 @@ class Tower(nn.Module):
         return TowerBatch(self.backbone.collate(prepared), counts)
 
     def prepare(self, inputs: Sequence[Any]) -> TowerBatch:
-        """A CPU batch of raw inputs: `prepare_one` of each, collated."""
-        return self.collate([self.prepare_one(value) for value in inputs])
+        """A CPU batch of raw inputs, prepared and collated."""
+        return self.collate(self.prepare_many(inputs))
 
     def features(self, batch: TowerBatch) -> tuple[Tensor, Tensor]:
         """The backbone's rows (batch, window, feature_dim), zero where absent, and which windows are present.
@@ -135,6 +145,9 @@ class Tower(nn.Module):
                 base, layers = self.backbone.layered(batch.windows)
                 rows = torch.cat([base, *layers], dim=-1)
             counts = batch.counts
+            if len(rows) == len(counts):
+                # One window an item, as most have: nothing to lay out, and no GPU is waited for.
+                return rows.unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
             width = int(counts.max())
             present = torch.arange(width, device=counts.device)[None, :] < counts[:, None]
             features = rows.new_zeros(len(counts), width, rows.shape[-1])

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from multimodal_rec.recommender import Recommender
 
 
-def load(model: Path, store: str | None) -> Recommender:
-    """The saved recommender, over a store."""
+def load(model: Path, store: str | None, *, release: str | None = None) -> Recommender:
+    """The saved recommender, over a store, or over one of its releases."""
     from multimodal_rec.recommender import Recommender
 
-    return Recommender.load(model, store=store)
+    return Recommender.load(model, store=store, release=release)

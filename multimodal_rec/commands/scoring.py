@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from multimodal_rec.commands.loading import load
-from multimodal_rec.options import ContextOption, DebugFlag, JsonFlag, ModelFolder, StoreFolder
+from multimodal_rec.options import ContextOption, DebugFlag, JsonFlag, ModelFolder, ReleaseOption, StoreFolder
 from multimodal_rec.terminal import Terminal
 
 
@@ -21,6 +21,7 @@ def score(
     user: Annotated[str, typer.Option("--user", metavar="ID", help="The person.")],
     item: Annotated[list[str], typer.Option("--item", metavar="ID", help="An item; may be repeated.")],
     context: ContextOption = None,
+    release: ReleaseOption = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -28,7 +29,7 @@ def score(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         situation = _context(context)
-        scores = load(model, store).score([user], item, context=situation)
+        scores = load(model, store, release=release).score([user], item, context=situation)
         rows = [(item_id, float(value)) for item_id, value in zip(item, scores[0], strict=True)]
         if as_json:
             entries = [{"item": item_id, "score": value} for item_id, value in rows]
@@ -44,6 +45,7 @@ def recommend(
     user: Annotated[list[str], typer.Option("--user", metavar="ID", help="A person; may be repeated.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items a person.")] = 10,
     context: ContextOption = None,
+    release: ReleaseOption = None,
     shortlist: Annotated[
         int | None, typer.Option("--shortlist", min=1, help="Rank only this many, found through the index.")
     ] = None,
@@ -57,7 +59,7 @@ def recommend(
         from multimodal_rec.retrieval import Query
 
         query = Query(shortlist=shortlist)
-        ids, scores = load(model, store).recommend(user, k=k, context=situation, query=query)
+        ids, scores = load(model, store, release=release).recommend(user, k=k, context=situation, query=query)
         ranked = [
             [(item_id, float(value)) for item_id, value in zip(row_ids, row_scores, strict=True) if item_id is not None]
             for row_ids, row_scores in zip(ids, scores, strict=True)

@@ -27,21 +27,33 @@ class NumbersChoice(StrEnum):
 
 def embed(
     model: ModelFolder,
-    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="Catalogue folder with the items to embed.")],
+    items: Annotated[
+        Path, typer.Argument(metavar="ITEMS", help="Catalogue folder, or a parquet or CSV file of items, to embed.")
+    ],
     *,
     store: StoreFolder,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before and has not changed.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that decode media; 0 decodes in a thread.")
+    ] = 0,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Embed what is new or changed among a catalogue's items. Status 1 where an item could not be embedded."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        from multimodal_rec.catalogue import Catalogue
-
         # One broken row must not keep the others out of the store: it is set aside and listed.
-        found = Catalogue.read(items, on_error="quarantine")
-        report = load(model, store).embed(found.items, on_error="quarantine")
-        set_aside = [str(problem) for problem in found.quarantined]
+        report = load(model, store).embed(
+            items,
+            on_error="quarantine",
+            retry_failed=retry_failed,
+            num_workers=workers,
+            progress=progress and not as_json,
+        )
+        set_aside = [str(problem) for problem in report.set_aside]
         if as_json:
             terminal.write_json(
                 {
@@ -85,6 +97,8 @@ def update(
         how = FineTune(epochs=fine_tune) if fine_tune else None
         report = recommender.update(read_table(interactions), fine_tune=how)
         recommender.save(model)
+        if report.fine_tune is not None:
+            recommender.store.retire(report.fine_tune.former)
         if as_json:
             terminal.write_json(report.to_dict())
         else:

@@ -14,7 +14,10 @@ from multimodal_rec.cli import app
 from multimodal_rec.schema import Schema
 from tests.towers.tiny import write_bert
 
-VERBS = ("check", "towers", "train", "embed", "index", "export", "score", "recommend", "evaluate", "audit", "demo")
+VERBS = (
+    *("check", "towers", "train", "embed", "index", "export", "score", "recommend", "evaluate", "audit", "demo"),
+    *("versions", "publish", "switch", "rollback", "withdraw", "delete", "compact"),
+)
 WORDS = ("slow piano", "loud drum", "the rain", "a piano in the rain", "a slow drum", "loud rain")
 
 

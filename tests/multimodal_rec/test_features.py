@@ -69,9 +69,10 @@ def test_a_frozen_backbone_runs_once_and_a_later_run_gives_the_same_bits(
     towers: dict[str, Tower], catalogue: Catalogue, reads: Counter[str], tmp_path: Path
 ) -> None:
     first = _features(towers, catalogue, FeatureCache(tmp_path)).features(range(NUM_ITEMS), "text")
-    assert reads["text"] == NUM_ITEMS - 1
+    # Several items have the same title: it is read once.
+    assert reads["text"] == catalogue.items["title"].dropna().str.strip().nunique() < NUM_ITEMS - 1
     again = _features(towers, catalogue, FeatureCache(tmp_path)).features(range(NUM_ITEMS), "text")
-    assert reads["text"] == NUM_ITEMS - 1
+    assert reads["text"] == catalogue.items["title"].dropna().str.strip().nunique()
     assert torch.equal(first.windows, again.windows)
     assert torch.equal(first.present, again.present)
 

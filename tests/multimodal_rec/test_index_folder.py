@@ -104,6 +104,6 @@ def test_a_writer_that_dies_leaves_the_index_before(tmp_path: Path, items: np.nd
 
 
 def test_only_a_folder_has_a_place_beside_it() -> None:
-    assert index_path("stores/a") == Path("stores/a/index")
-    assert index_path(None) is None
-    assert index_path("s3://bucket/store") is None
+    assert index_path("stores/a", "m1") == Path("stores/a/index/m1")
+    assert index_path(None, "m1") is None
+    assert index_path("s3://bucket/store", "m1") is None

@@ -377,7 +377,9 @@ class TestSaveAndLoad:
         wrong = Recommender.load(tmp_path / "model", store=tmp_path / "store", device="cpu")
         with pytest.raises(StoreError, match="the store holds no items of this model"):
             wrong.recommend(["u0"])
-        with pytest.raises(UnknownIdError, match=r"item 'i0' is not embedded \(14 of 14 asked for are not\)"):
+        with pytest.raises(
+            UnknownIdError, match=r"item 'i0' is stale: another model embedded it.*\(14 of 14 .*14 of them stale"
+        ):
             wrong.score(["u0"], IDS)
         assert wrong.embed(catalogue.items).embedded == NUM_ITEMS
         assert np.isfinite(wrong.score(["u0"], IDS)).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,13 @@ def test_a_million_characters_are_a_few_windows(tmp_path: Path, monkeypatch: pyt
     backbone = HuggingFaceText(str(write_bert(tmp_path)), max_tokens=256)
     assert backbone.max_tokens == 40
     tokenised: list[int] = []
-    ids = HuggingFaceText._ids
+    ids = HuggingFaceText._ids_of
 
-    def counted(self: HuggingFaceText, text: str) -> list[int]:
-        tokenised.append(len(text))
-        return ids(self, text)
+    def counted(self: HuggingFaceText, texts: Sequence[str]) -> list[list[int]]:
+        tokenised.extend(map(len, texts))
+        return ids(self, texts)
 
-    monkeypatch.setattr(HuggingFaceText, "_ids", counted)
+    monkeypatch.setattr(HuggingFaceText, "_ids_of", counted)
     text = "rain " * 200_000
     windows = backbone.prepare(text, 4)
     assert windows["attention_mask"].sum(dim=1).tolist() == [40] * 4

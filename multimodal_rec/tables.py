@@ -1,0 +1,158 @@
+"""Lance tables under one URI: opened by name, read and written; all at their latest version, or each at a given one."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+import lancedb
+import pyarrow as pa
+from lancedb.db import DBConnection
+from lancedb.table import Table
+
+from multimodal_rec.errors import StoreError
+
+# Lance plans a filter on ids as one expression; many thousands in one are slower than several filters.
+_IDS_A_FILTER = 1000
+
+
+@final
+class Tables:
+    """The tables of one store, as one process sees them: every read sees the latest commit of any process.
+
+    With `versions` (table → version) only these tables are there, each as it was then, and nothing can be written. A
+    handle must not cross a fork (the child would hang on threads that it does not have; here it raises `StoreError`).
+    """
+
+    def __init__(self, database: DBConnection, versions: Mapping[str, int] | None = None) -> None:
+        self._database = database
+        self._versions = versions
+        self._open: dict[str, Table] = {}
+        self._process = os.getpid()
+        self._closed = False
+
+    @classmethod
+    def connect(cls, uri: str | Path | None) -> Tables:
+        """The tables at `uri`, a folder or an object-storage prefix; None: in memory."""
+        always = datetime.timedelta(0)
+        return cls(lancedb.connect("memory://" if uri is None else uri, read_consistency_interval=always))
+
+    def at(self, versions: Mapping[str, int]) -> Tables:
+        """These tables as they were at the given versions, to be read."""
+        return Tables(self._database, versions)
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self._open.clear()
+        self._closed = True
+
+    def names(self) -> list[str]:
+        """The tables that can be opened, sorted."""
+        self._check()
+        if self._versions is not None:
+            return sorted(self._versions)
+        listed: list[str] = []
+        token: str | None = None
+        while True:
+            page = self._database.list_tables(page_token=token, limit=1000)
+            listed += page.tables
+            token = page.page_token
+            if not token:
+                break
+        # The listing names the folder that a process killed while creating a table leaves.
+        return [name for name in sorted(listed) if self.find(name) is not None]
+
+    def find(self, name: str) -> Table | None:
+        """The table of this name, None where there is none."""
+        self._check()
+        if name in self._open:
+            return self._open[name]
+        if self._versions is not None and name not in self._versions:
+            return None
+        try:
+            table = self._database.open_table(name)
+        except ValueError as error:
+            if "not found" in str(error):
+                return None
+            raise
+        if self._versions is not None:
+            try:
+                table.checkout(self._versions[name])
+            except (ValueError, RuntimeError) as error:
+                raise StoreError(
+                    f"version {self._versions[name]} of table '{name}' is gone: {error}. Expected the release that was "
+                    "opened to be there still. Open another one."
+                ) from error
+        self._open[name] = table
+        return table
+
+    def table(self, name: str) -> Table:
+        """The table of this name. Raises `StoreError` where there is none."""
+        found = self.find(name)
+        if found is None:
+            raise StoreError(f"the store has no table '{name}'. Expected one that embed has written to. Embed first.")
+        return found
+
+    def create(self, name: str, schema: pa.Schema) -> Table:
+        """The table of this name, made where there is none."""
+        found = self.find(name)
+        if found is None:
+            self.check_writable()
+            # Another process may have created it since; `exist_ok` takes that one.
+            found = self._open[name] = self._database.create_table(name, schema=schema, exist_ok=True)
+        return found
+
+    def drop(self, name: str) -> None:
+        """Remove a table with all its versions."""
+        self.check_writable()
+        self._open.pop(name, None)
+        self._database.drop_table(name)
+
+    def read(self, name: str, columns: list[str], where: str | None = None) -> pa.Table:
+        """Some columns of the rows that meet a condition in SQL."""
+        query = self.table(name).search().select(columns)
+        return (query if where is None else query.where(where)).to_arrow().select(columns)
+
+    def upsert(self, name: str, key: str, columns: Mapping[str, pa.Array]) -> None:
+        """Insert these rows, or replace those of the same key, in one commit."""
+        self.check_writable()
+        table = self.table(name)
+        if len(columns[key]) == 0:
+            return
+        rows = pa.table(dict(columns)).select(table.schema.names).cast(table.schema)
+        merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+        # LanceDB takes lists of ten numbers and more for vectors and refuses null among them unless told; numbers that
+        # are not finite have been refused before, so "null" replaces nothing.
+        merge.execute(rows, on_bad_vectors="null")
+
+    def check_writable(self) -> None:
+        """Raise `StoreError` where these tables are held at versions, or closed."""
+        self._check()
+        if self._versions is not None:
+            raise StoreError(
+                "this store was opened at a release, which stays as it is. Expected one to write to. Open the store "
+                "without release=, write, and publish."
+            )
+
+    def _check(self) -> None:
+        if self._process != os.getpid():
+            raise StoreError(
+                f"this store was opened in process {self._process} and is used in its fork {os.getpid()}, where it "
+                "would hang. Start workers with multiprocessing's 'spawn' and open the store in each."
+            )
+        if self._closed:
+            raise StoreError("this store is closed. Open it again with ItemStore.open(...).")
+
+
+def filters(column: str, ids: Sequence[str]) -> Iterator[str]:
+    """Conditions in SQL that together admit these ids."""
+    for start in range(0, len(ids), _IDS_A_FILTER):
+        yield f"{column} IN ({', '.join(map(quote, ids[start : start + _IDS_A_FILTER]))})"
+
+
+def quote(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
