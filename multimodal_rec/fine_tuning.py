@@ -191,10 +191,16 @@ def _behaviour(trained: Trained, told: _Told, table: ItemTable, *, seed: int) ->
     turn = turn_onto(found.features[:, :-1].astype(np.float64), known[:, :-1])
     whole = np.eye(width)
     whole[:-1, :-1] = turn
-    shown = found.present if trained.behaviour else np.zeros_like(found.present)
+    # In units of training: what is younger than that keeps to its content, as in an update.
+    takers = np.bincount(np.unique(np.stack([told.events.user_index, told.events.item_index])[:, taken], axis=1)[1])
+    counts = np.zeros(len(table.ids))
+    counts[: len(takers)] = takers
+    popularity = (np.log1p(counts) - trained.scale.mean) / trained.scale.std
+    old = np.array([item_id in trained.behaviour for item_id in table.ids], dtype=bool)
+    shown = found.present & (old | (popularity >= trained.folding.least_popularity))
     return ItemBehaviour(
-        (found.features @ whole).astype(np.float32),
-        (found.folds @ whole).astype(np.float32),
+        (found.features @ whole * shown[:, None]).astype(np.float32),
+        (found.folds @ whole * shown[:, None]).astype(np.float32),
         found.fold_of_user,
         shown,
         BehaviourScale(turn.T @ found.scale.to_people @ turn, found.scale.mean, found.scale.std),

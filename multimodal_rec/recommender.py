@@ -294,15 +294,12 @@ class Recommender:
     def update(
         self, interactions: pd.DataFrame, *, users: pd.DataFrame | None = None, fine_tune: FineTune | None = None
     ) -> UpdateReport:
-        """Learn from what people did since, without any tower: histories, statistics, newcomers.
+        """Learn from what people did since (`updating.update`), and of `users` new or changed; no tower runs.
 
-        `interactions` as in a catalogue; `users`: attributes and profiles that are new or have changed; `fine_tune`
-        trains shortly besides. Whoever asks meanwhile is answered from the old state; a call that was cut off is made
-        good by the next. `updating.update` has the details, and what it raises.
+        Whoever asks meanwhile is answered from the old state; a call that was cut off is made good by the next.
         """
         with self._writing:
-            # Readers keep what is loaded here: nobody is to read tables of which some are written and some are not.
-            self._ready()
+            self._ready()  # What is loaded here answers until all tables are written.
             found = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
             self._trained, self._scorer = found.trained, found.scorer
         return found.report

@@ -30,7 +30,7 @@ class UpdateReport:
     items: int
     """Items whose behaviour and embedding were computed again."""
     first_taken: int
-    """Of these, those that nobody had taken before."""
+    """Of these, those that count as taken from now on: too few had taken them before."""
     not_embedded: tuple[str, ...] = ()
     """Items of the interactions that are not embedded, sorted: what was done with them is kept, and speaks for people
     as soon as they are."""
