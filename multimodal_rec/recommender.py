@@ -131,10 +131,10 @@ class Recommender:
         `ItemError` for items that cannot be embedded and rows that are no items, after all others were written;
         `on_error="quarantine"` reports them instead.
         """
-        trained = self._fitted()
-        job = trained.job if num_workers is None else replace(trained.job, num_workers=num_workers)
+        job = self._fitted().job
+        job = job if num_workers is None else replace(job, num_workers=num_workers)
         with self._writing:
-            report = job.run(items, trained.store, retry_failed=retry_failed, progress=progress)
+            report = job.run(items, self.store, retry_failed=retry_failed, progress=progress)
             self._scorer = None
         if on_error == "raise":
             check_failures(report)
@@ -300,9 +300,8 @@ class Recommender:
         """
         with self._writing:
             self._ready()  # What is loaded here answers until all tables are written.
-            found = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
-            self._trained, self._scorer = found.trained, found.scorer
-        return found.report
+            self._trained, self._scorer, report = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
+        return report
 
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""
@@ -375,10 +374,9 @@ class Recommender:
         check_failures(report)
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
-        trained = self._fitted()
-        trained.store.append_interactions(log)
-        count = trained.store.num_interactions
-        self._trained = replace(trained, num_fitted=count, num_folded=count)
+        self._fitted().store.append_interactions(log)
+        count = self.store.num_interactions
+        self._trained = replace(self._fitted(), num_fitted=count, num_folded=count)
 
     def _fitted(self) -> Trained:
         if self._trained is None:
