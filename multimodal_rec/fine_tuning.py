@@ -79,6 +79,8 @@ class FineTuneReport:
     these interactions: what it has by heart of them counts as forgotten, too."""
     ndcg_after: float | None
     """The same, of the model as it is."""
+    former: str
+    """Fingerprint of the model as it was, whose rows stay beside the new ones until `store.retire(former)`."""
 
     def __str__(self) -> str:
         told = f"told {self.new_events} new interactions and {self.replayed} old ones"
@@ -106,8 +108,8 @@ def fine_tuned(trained: Trained, log: pd.DataFrame, how: FineTune) -> tuple[Trai
     `log`: as the store keeps it, all of it folded in. Learned are the person's query, what behaviour says, how parts
     are weighed, and the collaborative scores but for the graph's; towers, attributes and the space of search stay, so
     that items are read as they are stored. Statistics are computed anew from the whole log, turned onto the axes that
-    the model knows. Nothing of `trained` changes, and nothing is written before all is computed; then all rows are,
-    in one commit.
+    the model knows. Nothing of `trained` changes, nor its rows; the new ones are written once all is computed, in one
+    commit.
     """
     store, table = trained.store, trained.store.read_items(model=trained.job.fingerprint)
     told = _chosen(trained, log, table, how)
@@ -140,9 +142,10 @@ def fine_tuned(trained: Trained, log: pd.DataFrame, how: FineTune) -> tuple[Trai
         updated={},
     )
     after = _remembered(tuned, told, fused)
-    store.write_items(rows_to_write(model, fused, store.embedded()))
+    marks = store.read_marks(fused.ids, model=trained.job.fingerprint)
+    store.write_items(rows_to_write(model, fused, marks))
     counts = (int((told.is_told & told.is_new).sum()), int((told.is_told & ~told.is_new).sum()))
-    return tuned, FineTuneReport(*counts, int(told.held_back.sum()), before, after)
+    return tuned, FineTuneReport(*counts, int(told.held_back.sum()), before, after, trained.job.fingerprint)
 
 
 def _chosen(trained: Trained, log: pd.DataFrame, table: ItemTable, how: FineTune) -> _Told:
@@ -188,10 +191,16 @@ def _behaviour(trained: Trained, told: _Told, table: ItemTable, *, seed: int) ->
     turn = turn_onto(found.features[:, :-1].astype(np.float64), known[:, :-1])
     whole = np.eye(width)
     whole[:-1, :-1] = turn
-    shown = found.present if trained.behaviour else np.zeros_like(found.present)
+    # In units of training: what is younger than that keeps to its content, as in an update.
+    takers = np.bincount(np.unique(np.stack([told.events.user_index, told.events.item_index])[:, taken], axis=1)[1])
+    counts = np.zeros(len(table.ids))
+    counts[: len(takers)] = takers
+    popularity = (np.log1p(counts) - trained.scale.mean) / trained.scale.std
+    old = np.array([item_id in trained.behaviour for item_id in table.ids], dtype=bool)
+    shown = found.present & (old | (popularity >= trained.folding.least_popularity))
     return ItemBehaviour(
-        (found.features @ whole).astype(np.float32),
-        (found.folds @ whole).astype(np.float32),
+        (found.features @ whole * shown[:, None]).astype(np.float32),
+        (found.folds @ whole * shown[:, None]).astype(np.float32),
         found.fold_of_user,
         shown,
         BehaviourScale(turn.T @ found.scale.to_people @ turn, found.scale.mean, found.scale.std),

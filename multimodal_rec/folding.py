@@ -49,9 +49,11 @@ class Folding:
     def updated(self, log: pd.DataFrame, table: ItemTable) -> dict[str, np.ndarray]:
         """Item id → behaviour features and vectors, float32 (width,), of every item taken after training.
 
-        `log`: all interactions; `table`: the stored items. Features are folded in (`behaviour.folded_in`). The vectors
-        of collaborative scores stay what training learned of an item. One that nobody had taken keeps what its content
-        lets expect. How many take it is counted on in both, and never falls below what is expected.
+        `log`: all interactions; `table`: the stored items. Features are folded in (`behaviour.folded_in`) but for the
+        popularity of items that training knew, and their vectors: counted on, everything known would rise above
+        everything new as the log grows. An item that nobody had taken is left out until as many did as took a quarter
+        of training's items: with fewer, a model would read as unpopular what is only young. From then on its vectors
+        are what its content lets expect, and how many take it never less than counted.
         """
         wanted = [item_id for item_id in self.taken_since(log, self.num_fitted) if item_id in table.position]
         if not wanted:
@@ -65,15 +67,27 @@ class Folding:
         for item_id, learned in self.behaviour.items():
             known[rows[item_id]] = learned[:width]
         features = folded_in(user_index, item_index, num_users=len(user_rows), known=known, scale=self.scale)
+        old = np.array([item_id in self.behaviour for item_id in rows], dtype=bool)
+        features[old, -1] = known[old, -1]
+        enough = features[:, -1] >= self.least_popularity
+        wanted = [item_id for item_id in wanted if old[rows[item_id]] or enough[rows[item_id]]]
         chosen = [rows[item_id] for item_id in wanted]
         vectors = self._vectors(wanted, table)
         if self.model.blend is not None:
             pairs = np.unique(np.stack([user_index, item_index]), axis=1)
-            takers = np.bincount(pairs[1], minlength=len(rows))[chosen]
+            counted = np.log1p(np.bincount(pairs[1], minlength=len(rows))[chosen] / HALF_KNOWN)
             for column in self.model.blend.popularity_columns:
-                vectors[:, column] = np.maximum(vectors[:, column], np.log1p(takers / HALF_KNOWN))
-        whole = np.concatenate([features[chosen], vectors], axis=1)
+                raised = np.maximum(vectors[:, column], counted)
+                vectors[:, column] = np.where(old[chosen], vectors[:, column], raised)
+        whole = np.concatenate([features[chosen], vectors], axis=1).astype(np.float32)
         return dict(zip(wanted, whole, strict=True))
+
+    @property
+    def least_popularity(self) -> float:
+        """From what popularity on, in training's units, a later item has a behaviour of its own: the lower quartile."""
+        column = self.model.shape.behaviour_width - 1
+        popularity = [features[column] for features in self.behaviour.values()]
+        return float(np.quantile(popularity, 0.25)) - 1e-6 if popularity else np.inf
 
     def _vectors(self, ids: list[str], table: ItemTable) -> np.ndarray:
         width, blend = self.model.shape.behaviour_width, self.model.blend

@@ -200,11 +200,9 @@ class Recommender(ServiceVerbs):
         has the details, and what it raises.
         """
         with self._writing:
-            # Readers keep what is loaded here: nobody is to read tables of which some are written and some are not.
-            self._ready()
-            found = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
-            self._trained, self._scorer = found.trained, found.scorer
-        return found.report
+            self._ready()  # What is loaded here answers until all tables are written.
+            self._trained, self._scorer, report = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
+        return report
 
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""
@@ -277,10 +275,9 @@ class Recommender(ServiceVerbs):
         check_failures(report)
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
-        trained = self._fitted()
-        trained.store.append_interactions(log)
-        count = trained.store.num_interactions
-        self._trained = replace(trained, num_fitted=count, num_folded=count)
+        self._fitted().store.append_interactions(log)
+        count = self.store.num_interactions
+        self._trained = replace(self._fitted(), num_fitted=count, num_folded=count)
 
     def _fitted(self) -> Trained:
         if self._trained is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 
 from multimodal_rec.model import RecommenderModel
@@ -43,23 +42,22 @@ def with_behaviour(
     )
 
 
-def rows_to_write(model: RecommenderModel, table: ItemTable, marks: pd.DataFrame) -> ItemRows:
+def rows_to_write(model: RecommenderModel, table: ItemTable, marks: Mapping[str, Mapping[str, str | None]]) -> ItemRows:
     """The items of a table as the store takes them, to be the rows of `model`.
 
-    `marks`: as `ItemStore.embedded` gives them; what an item was embedded from stays as it is.
+    `marks`: as `ItemStore.read_marks` gives them; what an item was embedded from stays as it is.
     """
     part = {
         name: np.concatenate([table.tokens[:, index], table.content[:, index]], axis=1)
         for index, name in enumerate(model.parts[:-1])
     }
-    hashes = marks.set_index("item_id").loc[table.ids]
     return ItemRows(
         ids=table.ids,
         modalities={
             name: ModalityRows(
                 part[name],
                 table.present[:, index],
-                [each or None for each in hashes[f"{name}_hash"]],
+                [marks[item_id][f"{name}_hash"] for item_id in table.ids],
                 model.modality_fingerprint(name),
             )
             for index, name in enumerate(model.towers)

@@ -154,7 +154,8 @@ class Trained:
         elif (folder / "store").exists() and trained.store.num_items == 0:
             with ItemStore.open(folder / "store", layout) as kept:
                 kept.copy_into(trained.store)
-        return trained._caught_up(about["num_known"])
+        # What is read of a release is never written again.
+        return trained if release is not None else trained._caught_up(about["num_known"])
 
     def _caught_up(self, num_known: int) -> Trained:
         """With the behaviour of what was done since training, `num_known` interactions being there when it was saved.

@@ -30,7 +30,7 @@ class UpdateReport:
     items: int
     """Items whose behaviour and embedding were computed again."""
     first_taken: int
-    """Of these, those that nobody had taken before."""
+    """Of these, those that count as taken from now on: too few had taken them before."""
     not_embedded: tuple[str, ...] = ()
     """Items of the interactions that are not embedded, sorted: what was done with them is kept, and speaks for people
     as soon as they are."""
@@ -115,7 +115,8 @@ def _folded(trained: Trained) -> tuple[Trained, pd.DataFrame, dict[str, bool]]:
         if touched:
             first_taken = {i: not table.present[table.position[i], -1] for i in touched} | first_taken
             fused = with_behaviour(trained.model, table, touched, updated)
-            store.write_items(rows_to_write(trained.model, fused, store.embedded()))
+            marks = store.read_marks(touched, model=trained.job.fingerprint)
+            store.write_items(rows_to_write(trained.model, fused, marks))
         trained = replace(trained, updated=updated, num_folded=len(log))
         # Another process may have appended meanwhile, and known less than all of this when it wrote its items.
         if store.num_interactions == len(log):

@@ -108,6 +108,8 @@ def update(
         how = FineTune(epochs=fine_tune) if fine_tune else None
         report = recommender.update(read_table(interactions), fine_tune=how)
         recommender.save(model)
+        if report.fine_tune is not None:
+            recommender.store.retire(report.fine_tune.former)
         if as_json:
             terminal.write_json(report.to_dict())
         else:

@@ -189,6 +189,20 @@ def test_a_fine_tune_that_fails_leaves_what_was_there(mine: Recommender, monkeyp
     np.testing.assert_array_equal(mine.score(["u0", "n0"], IDS), scores)
 
 
+def test_a_process_that_ends_before_it_saves_leaves_the_old_model_whole(blended: Path, tmp_path: Path) -> None:
+    first = Recommender.load(blended, store=tmp_path / "store", device="cpu")
+    first.update(turned())
+    scores = first.score(["u0", "n0"], IDS)
+    report = first.update(turned(), fine_tune=SHORT).fine_tune
+    assert report is not None
+    assert not np.array_equal(first.score(["u0", "n0"], IDS), scores)
+    first.close()
+    second = Recommender.load(blended, store=tmp_path / "store", device="cpu")
+    assert second._fitted().job.fingerprint == report.former
+    np.testing.assert_array_equal(second.score(["u0", "n0"], IDS), scores)
+    second.close()
+
+
 def test_it_is_the_same_each_time_and_after_saving(mine: Recommender, blended: Path, tmp_path: Path) -> None:
     again = Recommender.load(blended, device="cpu")
     for recommender in (mine, again):

@@ -131,15 +131,27 @@ class TestStatistics:
         assert [before.ids[row] for row in np.flatnonzero(changed)] == ["i3", "i6"]
         np.testing.assert_array_equal(before.tokens[:, :-1], after.tokens[:, :-1])
 
-    def test_popularity_grows_in_units_of_training(self, own: Recommender) -> None:
+    def test_factors_move_and_popularity_of_what_training_knew_stays(self, own: Recommender) -> None:
         trained = own._fitted()
-        log = own.store.read_interactions()
-        people = set(log["user_id"][(log["item_id"] == "i3") & (log["event"] == "like")])
-        own.update(events(*((f"n{number}", "i3") for number in range(9)), ("u0", "i3")))
-        expected = (np.log1p(len(people | {"u0"}) + 9) - trained.scale.mean) / trained.scale.std
+        own.update(events(*((f"n{number}", "i3") for number in range(9)), *((f"n{n}", "i5") for n in range(9))))
         width = trained.model.shape.behaviour_width
-        assert own._fitted().updated["i3"][width - 1] == pytest.approx(expected, rel=1e-5)
+        old, new = trained.behaviour["i3"][:width], own._fitted().updated["i3"][:width]
+        assert new[-1] == old[-1]
+        assert not np.allclose(new[:-1], old[:-1], atol=1e-3)
         assert own._fitted().scale is trained.scale
+
+    def test_an_item_that_few_took_yet_keeps_to_its_content(self, own: Recommender, new_item: pd.DataFrame) -> None:
+        own.embed(new_item)
+        least = own._fitted().folding.least_popularity
+        scale = own._fitted().scale
+        needed = int(np.ceil(np.expm1(least * scale.std + scale.mean)))
+        assert needed > 1
+        few = events(*((f"n{number}", "new") for number in range(needed - 1)))
+        assert own.update(few).items == 0
+        row = state(own).position["new"]
+        assert not bool(state(own).present[row, -1])
+        assert own.update(events(("u0", "new"))).first_taken == 1
+        assert bool(state(own).present[row, -1])
 
     def test_one_batch_or_two_give_the_same_items(self, blended: Path) -> None:
         first, second = (
@@ -164,7 +176,7 @@ class TestStatistics:
         row = scorer.item_rows["new"]
         expected = scorer._vectors[row].numpy().copy()
         assert not bool(scorer.taken[row])
-        report = mine.update(events(("u0", "new"), ("u1", "new")))
+        report = mine.update(events(*((f"u{number}", "new") for number in range(6))))
         assert (report.items, report.first_taken) == (1, 1)
         after = state(mine)
         row = after.position["new"]
@@ -174,7 +186,7 @@ class TestStatistics:
         (column,) = blend.popularity_columns
         others = [c for c in range(len(expected)) if c != column]
         np.testing.assert_allclose(after.vectors[row, others], expected[others], atol=2e-3)
-        assert after.vectors[row, column] == pytest.approx(max(expected[column], np.log1p(2 / 5)), abs=2e-3)
+        assert after.vectors[row, column] == pytest.approx(max(expected[column], np.log1p(6 / 5)), abs=2e-3)
         assert np.isfinite(mine.score(["u0"], ["new"])).all()
 
     def test_items_that_are_not_embedded_yet_are_kept_for_when_they_are(
@@ -187,7 +199,7 @@ class TestStatistics:
         own.embed(new_item)
         assert own._ready().item_rows["new"] in own._ready().people.seen("u0")
         # Statistics know it from the next update on.
-        assert own.update(events(("u2", "new"))).first_taken == 1
+        assert own.update(events(*((f"u{number}", "new") for number in range(1, 7)))).first_taken == 1
 
     def test_a_model_that_never_saw_anybody_take_anything_keeps_histories_alone(
         self, bert: Path, catalogue: Catalogue
@@ -227,7 +239,7 @@ class TestWhole:
         """The model folder is as training left it, the store as an update left it."""
         first = Recommender.load(saved, store=tmp_path / "store", device="cpu")
         first.embed(new_item)
-        first.update(events(("u0", "i3"), ("u1", "new")))
+        first.update(events(("u0", "i3"), *((f"u{number}", "new") for number in range(6))))
         table, scores = state(first), first.score(["u0"], IDS)
         first.close()
         second = Recommender.load(saved, store=tmp_path / "store", device="cpu")
@@ -241,7 +253,8 @@ class TestWhole:
 
     def test_saved_and_loaded_it_is_the_same(self, mine: Recommender, tmp_path: Path, new_item: pd.DataFrame) -> None:
         mine.embed(new_item)
-        mine.update(events(("u0", "i3"), ("u1", "new")))
+        batch = events(("u0", "i3"), *((f"u{number}", "new") for number in range(6)))
+        mine.update(batch)
         loaded = Recommender.load(mine.save(tmp_path / "model"), device="cpu")
         np.testing.assert_array_equal(
             loaded.score(["u0", "u1"], [*IDS, "new"]), mine.score(["u0", "u1"], [*IDS, "new"])
@@ -251,7 +264,8 @@ class TestWhole:
         assert again.updated.keys() == trained.updated.keys()
         for item_id, features in trained.updated.items():
             np.testing.assert_allclose(again.updated[item_id], features, atol=2e-3)
-        assert loaded.update(events(("u0", "i3"), ("u1", "new"))).items == 0
+        assert "new" in again.updated
+        assert loaded.update(batch).items == 0
         loaded.close()
 
     def test_whoever_asks_meanwhile_sees_the_old_state_or_the_new(self, own: Recommender) -> None:
@@ -285,7 +299,7 @@ class TestWhole:
             thread.join()
         assert own.store.num_interactions == count + 8
         assert own._fitted().num_folded == count + 8
-        assert set(own._fitted().updated) >= {f"i{number}" for number in range(8)}
+        assert set(own._fitted().updated) >= {f"i{number}" for number in range(8)} & own._fitted().behaviour.keys()
 
     def test_two_recommenders_on_one_store_end_in_one_state(self, saved: Path, tmp_path: Path) -> None:
         first, second = (Recommender.load(saved, store=tmp_path / "store", device="cpu") for _ in range(2))
