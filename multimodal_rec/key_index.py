@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import numpy as np
-import pandas as pd
+from pandas.util import hash_array
 
 
 class _Run(NamedTuple):
@@ -64,8 +64,8 @@ class KeyIndex:
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:
     try:
-        return pd.util.hash_array(np.array(keys, dtype=object), categorize=False)
+        return hash_array(np.array(keys, dtype=object), categorize=False)
     except UnicodeEncodeError:
         # Half a surrogate pair; the bytes of all other keys hash to what the keys themselves do.
         data = [key.encode(errors="surrogatepass") for key in keys]
-        return pd.util.hash_array(np.array(data, dtype=object), categorize=False)
+        return hash_array(np.array(data, dtype=object), categorize=False)
