@@ -122,18 +122,8 @@ class RayEngine:
             # Ray and its Data library warn of their own settings, which nobody here has chosen.
             warnings.simplefilter("ignore")
             own = not ray.is_initialized()
-            if own and "RAY_ADDRESS" in os.environ:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR)
-            elif own:
-                here = os.cpu_count() or 1
-                ray.init(
-                    address="local",
-                    num_cpus=max(here, (self.num_workers or 1) * self.cpus_a_worker),
-                    include_dashboard=False,
-                    object_store_memory=object_store_bytes,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+            if own:
+                self._start(ray, object_store_bytes)
             try:
                 context = ray.data.DataContext.get_current().copy()
                 context.enable_progress_bars = False
@@ -144,6 +134,22 @@ class RayEngine:
             finally:
                 if own:
                     ray.shutdown()
+
+    def _start(self, ray: Any, object_store_bytes: int) -> None:
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        here = {
+            "address": "local",
+            "num_cpus": max(os.cpu_count() or 1, (self.num_workers or 1) * self.cpus_a_worker),
+            "include_dashboard": False,
+            "object_store_memory": object_store_bytes,
+        }
+        try:
+            ray.init(**quiet, **({} if "RAY_ADDRESS" in os.environ else here))
+        except Exception as error:  # it raises what it happens to meet, plain exceptions among them
+            raise EngineError(
+                f"Ray cannot be started or reached: {error}. Expected the cluster that RAY_ADDRESS names, or memory "
+                "and processors for one on this machine. Look at Ray's logs, or leave the engine out."
+            ) from error
 
 
 Engine = Literal["local", "ray"] | RayEngine

@@ -1,10 +1,12 @@
 """The same job on Ray's workers: real processes, one store on disk, the rows that one process writes."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import ConfigError, EngineError, ItemError, StoreError
-from multimodal_rec.ray_engine import RayEngine, _as_raised, _chunks, ray_engine
+from multimodal_rec.ray_engine import RayEngine, _as_raised, _chunks, _saved, _Worker, ray_engine
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import NUM_ITEMS
@@ -191,3 +193,42 @@ def test_what_a_worker_met_is_named() -> None:
     foreign = _as_raised("RuntimeError", "out of memory")
     assert isinstance(foreign, EngineError)
     assert "a worker met RuntimeError: out of memory. What was committed stays written" in str(foreign)
+
+
+def test_what_a_worker_meets_is_in_its_answer(
+    saved: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker in this process; only where it gets the model from is not Ray's."""
+    recommender = emptied(saved, tmp_path / "store")
+    trained = recommender._fitted()
+    files = _saved(trained)
+    monkeypatch.setattr("multimodal_rec.ray_engine._import_ray", lambda: SimpleNamespace(get=lambda _: files))
+    (tmp_path / "file").write_text("")
+
+    def answer(store: str, fingerprint: str) -> dict[str, object]:
+        answers = _Worker([None], str(tmp_path / store), fingerprint, "cpu")(catalogue.items.iloc[:3])
+        return {name: values[0] for name, values in answers.items()}
+
+    good = answer("store", trained.job.fingerprint)
+    assert (good["embedded"], good["unchanged"], good["failed"], good["error"]) == (3, 0, "{}", "")
+    assert recommender.store.num_items == 3
+    name, message = json.loads(str(answer("file", trained.job.fingerprint)["error"]))
+    assert (name, "no store can be opened at" in message) == ("StoreError", True)
+    name, message = json.loads(str(answer("store", "another")["error"]))
+    assert (name, "install one version of this library" in message) == ("EngineError", True)
+    recommender.close()
+
+
+def test_a_cluster_that_cannot_be_reached_is_said(
+    saved: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**told: object) -> None:
+        assert set(told) == {"log_to_driver", "logging_level"}  # the address is the environment's
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "init", refuse)
+    recommender = emptied(saved, tmp_path / "store")
+    with pytest.raises(EngineError, match=r"Ray cannot be started or reached: nobody there"):
+        recommender.embed(catalogue.items, engine="ray")
+    recommender.close()
