@@ -127,10 +127,11 @@ def measure(kind: Kind, out: Path, *, seed: int, events: int) -> Measured:
                     population = "taken" if place == 0 else "shown"
                     share = values[cause] / sum(value for value in values.values() if value > 0)
                     cases.append(_case((kind, population, judge, cause), share, explanation, flips.get(cause)))
-    learned = {
-        part: float(np.corrcoef([pair[1:] for pair in pairs if pair[0] == part], rowvar=False)[0, 1])
-        for part in dict.fromkeys(pair[0] for pair in pairs)
-    }
+    learned: dict[str, float] = {}
+    for part in dict.fromkeys(pair[0] for pair in pairs):
+        found, wished = (np.array([pair[column] for pair in pairs if pair[0] == part], float) for column in (1, 2))
+        found, wished = found - found.mean(), wished - wished.mean()
+        learned[part] = float((found * wished).sum() / np.sqrt((found**2).sum() * (wished**2).sum()))
     return Measured(cases, max(errors), spent, learned)
 
 
