@@ -14,12 +14,11 @@ import torch
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
 from multimodal_rec.config import RecommenderConfig, TowerConfig
-from multimodal_rec.errors import CatalogueError, ConfigError, StoreError
+from multimodal_rec.errors import CatalogueError, ConfigError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.retrieval import Query
 from multimodal_rec.scorer import Scorer
-from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, without_interactions, write_catalogue
 
 SMALL = {
@@ -179,9 +178,6 @@ def test_saved_and_loaded_it_scores_the_same(blended: Recommender, tmp_path: Pat
     np.testing.assert_allclose(loaded.score(people, ["new"]), blended.score(people, ["new"]), atol=1e-5)
     blended.store.delete_items(["new"])
     blended._scorer = None
-    other = blended.store.layout._replace(vector_width=0)
-    with pytest.raises(StoreError, match="has another layout"):
-        ItemStore.open(tmp_path / "model" / "store", other)
     loaded.close()
 
 

@@ -73,9 +73,9 @@ def test_marks_are_looked_up_for_the_chunk_alone(own: Recommender, catalogue: Ca
     asked: list[int] = []
     read = ItemStore.read_marks
 
-    def counted(self: ItemStore, ids: list[str]) -> object:
+    def counted(self: ItemStore, ids: list[str], *, model: str | None = None) -> object:
         asked.append(len(ids))
-        return read(self, ids)
+        return read(self, ids, model=model)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ItemStore, "read_marks", counted)

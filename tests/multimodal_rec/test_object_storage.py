@@ -115,8 +115,9 @@ def test_the_index_is_beside_the_store_for_others_to_read(saved: Path, bucket: s
     assert reader.recommend(["u0"], k=3, query=Query(shortlist=NUM_ITEMS)).ids == reader.recommend(["u0"], k=3).ids
     builder.store.delete_items(["i3"])
     stale = Recommender.load(saved, store=f"{bucket}/store", device="cpu")
-    with pytest.raises(StoreError, match=r"the index in 's3://bucket/.*/index' is stale"):
-        IndexTable(f"{bucket}/store/index").read(stale._ready().search_embeddings, "another")
+    model = stale._fitted().job.fingerprint
+    with pytest.raises(StoreError, match=rf"the index in 's3://bucket/.*/index/{model}' is stale"):
+        IndexTable(f"{bucket}/store/index/{model}").read(stale._ready().search_embeddings, "another")
     for each in (builder, reader, stale):
         each.close()
 
@@ -137,11 +138,11 @@ def test_an_index_of_many_parts_is_put_together_and_replaced(bucket: str, monkey
 
 def test_where_things_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert index_path(None) is None
+    assert index_path(None, "m") is None
     assert index_at(None) is None
-    assert index_path("s3://b/store/") == "s3://b/store/index"
-    assert isinstance(index_at(index_path("s3://b/store")), IndexTable)
-    assert isinstance(index_at(index_path("stores/music")), IndexFolder)
+    assert index_path("s3://b/store/", "m") == "s3://b/store/index/m"
+    assert isinstance(index_at(index_path("s3://b/store", "m")), IndexTable)
+    assert isinstance(index_at(index_path("stores/music", "m")), IndexFolder)
     assert cache_folder(None) is None
     assert cache_folder("stores/music") == Path("stores/music/cache")
     one, other = cache_folder("s3://b/store"), cache_folder("s3://b/other")

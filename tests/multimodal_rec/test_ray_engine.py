@@ -15,7 +15,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import ConfigError, EngineError, ItemError, StoreError
-from multimodal_rec.ray_engine import RayEngine, _as_raised, _chunks, _saved, _Worker, ray_engine
+from multimodal_rec.ray_engine import RayEngine, _as_raised, _saved, _Worker, ray_engine
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.store import ItemStore
 from tests.multimodal_rec.tiny import NUM_ITEMS
@@ -147,11 +147,15 @@ def _mortal(mark: Path | None) -> type:
     return Mortal
 
 
-def test_an_id_that_comes_twice_is_refused_before_anything_is_embedded(catalogue: Catalogue) -> None:
+def test_an_id_that_comes_twice_is_refused_before_anything_is_embedded(
+    saved: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
     frames = [catalogue.items.iloc[:5], catalogue.items.iloc[5:], catalogue.items.iloc[3:4]]
+    recommender = Recommender.load(saved, store=tmp_path / "store", device="cpu")
     with pytest.raises(ItemError, match="item 'i3': comes more than once"):
-        list(_chunks(iter(frames), 4))
-    assert [len(chunk) for chunk in _chunks(iter(frames[:2]), 4)] == [4, 1, 4, 4, 1]
+        recommender.embed(iter(frames), engine=TWO)
+    assert recommender.store.num_items == 0
+    recommender.close()
 
 
 def test_a_store_in_memory_is_refused(own: Recommender, catalogue: Catalogue) -> None:
