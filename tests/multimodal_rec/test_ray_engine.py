@@ -43,7 +43,10 @@ def cluster() -> Iterator[None]:
 
 def rows_of(store: ItemStore) -> pa.Table:
     """Every column of every item but the moment it was written."""
-    return store._table("items").to_arrow().drop_columns(["updated_at"]).sort_by("item_id")
+    (name,) = store._alike()
+    table = store._tables.find(name)
+    assert table is not None
+    return table.to_arrow().drop_columns(["updated_at"]).sort_by("item_id")
 
 
 def loaded(saved: Path, store: Path) -> Recommender:
@@ -134,11 +137,11 @@ def _mortal(mark: Path | None) -> type:
         def __init__(self, model: list[object], store: str, fingerprint: str, device: str) -> None:
             self.given = (model, store, fingerprint, device)
 
-        def __call__(self, items: pd.DataFrame) -> dict[str, np.ndarray]:
+        def __call__(self, items: pd.DataFrame, *, retry_failed: bool) -> dict[str, np.ndarray]:
             if mark is not None and mark.exists():
                 from multimodal_rec.ray_engine import _Worker  # in the worker's process, where it is itself
 
-                return _Worker(*self.given)(items)
+                return _Worker(*self.given)(items, retry_failed=retry_failed)
             if mark is not None:
                 mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -151,7 +154,7 @@ def test_an_id_that_comes_twice_is_refused_before_anything_is_embedded(
     saved: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     frames = [catalogue.items.iloc[:5], catalogue.items.iloc[5:], catalogue.items.iloc[3:4]]
-    recommender = Recommender.load(saved, store=tmp_path / "store", device="cpu")
+    recommender = emptied(saved, tmp_path / "store")
     with pytest.raises(ItemError, match="item 'i3': comes more than once"):
         recommender.embed(iter(frames), engine=TWO)
     assert recommender.store.num_items == 0
@@ -210,7 +213,7 @@ def test_what_a_worker_meets_is_in_its_answer(
     (tmp_path / "file").write_text("")
 
     def answer(store: str, fingerprint: str) -> dict[str, object]:
-        answers = _Worker([None], str(tmp_path / store), fingerprint, "cpu")(catalogue.items.iloc[:3])
+        answers = _Worker([None], str(tmp_path / store), fingerprint, "cpu")(catalogue.items.iloc[:3], retry_failed=False)
         return {name: values[0] for name, values in answers.items()}
 
     good = answer("store", trained.job.fingerprint)
