@@ -213,7 +213,8 @@ def test_what_a_worker_meets_is_in_its_answer(
     (tmp_path / "file").write_text("")
 
     def answer(store: str, fingerprint: str) -> dict[str, object]:
-        answers = _Worker([None], str(tmp_path / store), fingerprint, "cpu")(catalogue.items.iloc[:3], retry_failed=False)
+        worker = _Worker([None], str(tmp_path / store), fingerprint, "cpu")
+        answers = worker(catalogue.items.iloc[:3], retry_failed=False)
         return {name: values[0] for name, values in answers.items()}
 
     good = answer("store", trained.job.fingerprint)
