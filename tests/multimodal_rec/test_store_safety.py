@@ -20,7 +20,7 @@ def _write_overlapping(uri: str, start) -> None:
     store = None
     for round_number in range(8):
         # Both start each round together, so that both insert the same new ids at the same moment.
-        start.wait(timeout=60)
+        start.wait(timeout=300)
         store = store or open_store(uri)
         store.write_items(rows([f"i{round_number * 3 + n}" for n in range(6)], seed=round_number))
 
@@ -32,7 +32,7 @@ def test_two_spawned_writers_of_the_same_new_ids_leave_one_row_each(tmp_path: Pa
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(timeout=120)
+        writer.join(timeout=300)
         assert writer.exitcode == 0
     store = open_store(tmp_path)
     expected = sorted(f"i{n}" for n in range(27))
