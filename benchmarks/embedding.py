@@ -62,9 +62,11 @@ def items_of(modality: str, data: Path, count: int) -> pd.DataFrame:
         found = products[products["has_image"] == "1"].head(count)
         photos = [[str((data / "images" / f"{product}.jpg").resolve())] for product in found["id"]]
         return pd.DataFrame({"item_id": found["item_id"].tolist(), "photo": pd.Series(photos, dtype=object)})
-    found = products.rename(columns={"productDisplayName": "name"}).drop_duplicates("name")
-    found = found[found["name"].str.strip() != ""].head(count)
-    return found[["item_id", "name"]].reset_index(drop=True)
+    names: dict[str, str] = {}
+    for product, name in zip(products["id"], products["productDisplayName"], strict=True):
+        if name.strip():
+            names.setdefault(name, product)
+    return pd.DataFrame({"item_id": list(names.values())[:count], "name": list(names)[:count]})
 
 
 def fitted(modality: str, items: pd.DataFrame, backbone: str) -> Recommender:

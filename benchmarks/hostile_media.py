@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 
     column: str
     suffix: str
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
 
 
 def picture(seed: int) -> Image.Image:
@@ -77,7 +77,7 @@ def png(width: int, height: int, *extra: tuple[bytes, bytes], rows: bool = True)
     return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
 
 
-def half(write: Callable[[Path], None]) -> Callable[[Path], None]:
+def half(write: Callable[[Path], object]) -> Callable[[Path], None]:
     def written(path: Path) -> None:
         write(path)
         data = path.read_bytes()
@@ -86,8 +86,8 @@ def half(write: Callable[[Path], None]) -> Callable[[Path], None]:
     return written
 
 
-def text(words: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text(words) and None
+def text(words: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(words)
 
 
 def noise(path: Path) -> None:
@@ -116,14 +116,10 @@ SVG = LAUGHS + ']><svg xmlns="http://www.w3.org/2000/svg"><text>&i;</text></svg>
 BOMB = zlib.compress(bytes(200_000_000), 9)
 
 KINDS = {
-    "bomb of 900 megapixels": Kind("cover", "png", lambda path: path.write_bytes(png(30_000, 30_000)) and None),
-    "header of 4 gigapixels": Kind(
-        "cover", "png", lambda path: path.write_bytes(png(65_000, 65_000, rows=False)) and None
-    ),
+    "bomb of 900 megapixels": Kind("cover", "png", lambda path: path.write_bytes(png(30_000, 30_000))),
+    "header of 4 gigapixels": Kind("cover", "png", lambda path: path.write_bytes(png(65_000, 65_000, rows=False))),
     "JPEG header of 4 gigapixels": Kind("cover", "jpg", huge_jpeg),
-    "bomb in a PNG's text": Kind(
-        "cover", "png", lambda path: path.write_bytes(png(8, 8, (b"zTXt", b"k\0\0" + BOMB))) and None
-    ),
+    "bomb in a PNG's text": Kind("cover", "png", lambda path: path.write_bytes(png(8, 8, (b"zTXt", b"k\0\0" + BOMB)))),
     "half a JPEG": Kind("cover", "jpg", half(noise)),
     "half a PNG": Kind("cover", "png", half(noise)),
     "text as JPEG": Kind("cover", "jpg", text("no picture at all\n" * 50)),
@@ -206,10 +202,11 @@ def fitted(folder: Path, store: Path | None) -> Recommender:
         embedding_dim=8,
     )
     table = pd.read_csv(folder / "items.csv", dtype=str)
-    seen = table[table["item_id"].str.startswith("g")].head(NUM_SEEN).reset_index(drop=True)
+    good = [row for row, item_id in enumerate(table["item_id"]) if item_id.startswith("g")]
+    seen = table.iloc[good[:NUM_SEEN]].reset_index(drop=True)
+    ids = seen["item_id"].tolist()
     log = pd.DataFrame(
-        [(f"u{user}", item) for user in range(6) for item in seen["item_id"].iloc[user::3]],
-        columns=["user_id", "item_id"],
+        [(f"u{user}", item) for user in range(6) for item in ids[user::3]], columns=["user_id", "item_id"]
     )
     catalogue = Catalogue.from_frames(seen, log, schema=SCHEMA, media=folder / "media")
     training = TrainingConfig(device="cpu", epochs=1, progress=False)

@@ -77,7 +77,11 @@ def test_numbers_that_cannot_be_kept_cost_their_own_item(own: Recommender, tmp_p
     items = _broken(tmp_path)
     picture(3, size=(32, 32)).save(tmp_path / "broken.png")
     tower = own.towers["image"]
-    hook = tower.backbone.register_forward_hook(lambda _module, _inputs, rows: torch.full_like(rows, float("nan")))
+
+    def spoilt(_module: object, _inputs: object, rows: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(rows, float("nan"))
+
+    hook = tower.backbone.register_forward_hook(spoilt)
     report = own.embed(items, on_error="quarantine")
     hook.remove()
     assert report.embedded == 1
