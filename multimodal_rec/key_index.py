@@ -63,9 +63,11 @@ class KeyIndex:
 
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:
+    values: Sequence[str | bytes] = keys
     try:
-        return hash_array(np.array(keys, dtype=object), categorize=False)
+        "".join(keys).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair; the bytes of all other keys hash to what the keys themselves do.
-        data = [key.encode(errors="surrogatepass") for key in keys]
-        return hash_array(np.array(data, dtype=object), categorize=False)
+        values = [key.encode(errors="surrogatepass") for key in keys]
+    array = np.array(values, dtype=object)
+    return hash_array(array, categorize=False)  # pyright: ignore[reportCallIssue] - pandas declares it as any object
