@@ -60,12 +60,12 @@ def test_the_measuring_example_runs_after_the_first(
     assert "p_t_holm" in capsys.readouterr().out
 
 
-def test_the_examples_of_an_index_and_of_steps_run_after_the_first(
+def test_the_examples_of_what_a_service_asks_run_after_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for example in (blocks("python")[0], blocks("python")[4], blocks("python")[5]):
+    for example in (blocks("python")[place] for place in (0, 4, 5, 6)):
         exec(compile(example, "README.md", "exec"), names)
     assert capsys.readouterr().out.count("recall@10 of the exact neighbours") == 2
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
@@ -74,7 +74,7 @@ def test_the_examples_of_an_index_and_of_steps_run_after_the_first(
         "small.npy",
         "small.transform.safetensors",
     ]
-    assert {"why", "varied", "mixed"} <= set(names)
+    assert {"why", "varied", "mixed", "both"} <= set(names)
 
 
 def test_the_toml_files_are_read_as_what_they_say(tmp_path: Path) -> None:
