@@ -38,7 +38,7 @@ CHUNKS = 12
 UNREADABLE = 6
 # What a job imports, loaded once in the process that all jobs are forked from. LanceDB is among it, and is not used
 # before the fork: there is nothing of it yet that a fork could break.
-PRELOADED = ["multimodal_rec.recommender", "multimodal_rec.catalogue"]
+PRELOADED = ["multimodal_rec.recommender", "multimodal_rec.catalogue", "torchvision", "transformers", "timm"]
 
 
 class Setting(NamedTuple):
@@ -69,6 +69,8 @@ def job(setting: Setting, store: str, pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     items = Catalogue.read(setting.catalogue, on_error="quarantine").items
+    # What loading imports would be most of a job this short, and nothing is written meanwhile.
+    Recommender.load(setting.model, device="cpu").close()
     pipe.send("ready")
     pipe.recv()
     start = time.process_time()
