@@ -171,10 +171,10 @@ def trial(
     process, pipe = jobs.start(folder)
     pipe.recv()
     pipe.send("go")
-    with contextlib.suppress(FileNotFoundError):  # it ended while it was looked at
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
         wait(folder, process)
-    if process.pid is not None and process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
     process.join()
     if process.exitcode != -signal.SIGKILL:
         return None
