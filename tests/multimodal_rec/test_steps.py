@@ -98,6 +98,24 @@ def test_without_interactions_what_runs_through_a_tower_is_compared(
     assert {places[2] for places in chosen} == {0, 3}
 
 
+def test_where_a_log_teaches_attributes_move_no_token(
+    ready: tuple[RecommenderModel, TrainingData], config: RecommenderConfig
+) -> None:
+    model, data = ready
+    tokens, present = model.tokens(data.items)
+    tokens = tokens.detach().requires_grad_()
+    objective = Objective(model, data, config, CPU)
+    objective._alignment(tokens, present, taught=True).backward()
+    taught, head = tokens.grad, model.aligners["attributes"].weight.grad
+    assert taught is not None
+    assert head is not None
+    assert float(head.abs().sum()) > 0
+    again = tokens.detach().requires_grad_()
+    alignment(model.aligned(again)[:2], [present[:, 0], present[:, 1]]).backward()
+    torch.testing.assert_close(taught, again.grad)
+    model.zero_grad()
+
+
 def test_the_loss_falls_on_the_events_it_is_told(
     ready: tuple[RecommenderModel, TrainingData], config: RecommenderConfig
 ) -> None:
