@@ -49,6 +49,14 @@ def _check_context(pairs: list[str] | None) -> list[str]:
     return pairs or []
 
 
+def situation(pairs: list[str] | None) -> dict[str, object] | None:
+    """The context that pairs of NAME=VALUE tell, None without any.
+
+    Values stay text, as in a CSV cell: the model's own declarations say which of them are numbers.
+    """
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])} or None
+
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML with [model], [training] and [split].")
 ]

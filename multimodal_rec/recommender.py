@@ -178,9 +178,9 @@ class Recommender(ServiceVerbs):
         late = test.items.loc[~test.items["item_id"].isin(self._ready().ids)]
         if len(late):
             self.embed(late, on_error="quarantine")
-        same = len(known) == trained.store.num_interactions
+        whole = protocol == "full" and (test.part is None or test.part.given is None)
         return judge(
-            self._ready() if same else trained.scorer(known),
+            self._ready() if whole else trained.scorer(known),
             test,
             known=known,
             vocabulary=trained.vocabulary,

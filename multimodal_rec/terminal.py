@@ -62,6 +62,13 @@ class Terminal:
         """Write one line for people; with JSON it goes to standard error."""
         (self.err if self.as_json else self.out).print(escape(text))
 
+    def write_result(self, text: str, facts: Mapping[str, Any]) -> None:
+        """Write what came of a command: `text` for people, `facts` as JSON."""
+        if self.as_json:
+            self.write_json(facts)
+        else:
+            self.write_line(text)
+
     def write_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a table for people, floats with four decimals."""
         table = Table(title=escape(title), title_justify="left", title_style="bold")

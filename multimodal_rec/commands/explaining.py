@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from multimodal_rec.commands.loading import load
-from multimodal_rec.options import ContextOption, DebugFlag, JsonFlag, ModelFolder, StoreFolder
+from multimodal_rec.options import ContextOption, DebugFlag, JsonFlag, ModelFolder, StoreFolder, situation
 from multimodal_rec.terminal import Terminal
 
 
@@ -26,12 +26,11 @@ def explain(
     """Say why items score as they do for a person in a context."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        # Values stay text, as in a CSV cell: the model's own declarations say which of them are numbers.
-        situation = {name: value for name, _, value in (pair.partition("=") for pair in context or [])} or None
-        explanations = load(model, store).explain(user, item, context=situation)
+        told = situation(context)
+        explanations = load(model, store).explain(user, item, context=told)
         if as_json:
             entries = [{**each._asdict(), "because": each.because()} for each in explanations]
-            terminal.write_json({"user": user, "context": situation or {}, "explanations": entries})
+            terminal.write_json({"user": user, "context": told or {}, "explanations": entries})
             return
         for each in explanations:
             distance = each.score - each.neutral

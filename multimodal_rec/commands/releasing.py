@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,7 +62,7 @@ def publish(
     with terminal.guard():
         load(model, store).publish(name, alias=alias, partial=partial)
         said = f"release '{name}' published" + ("" if alias is None else f"; '{alias}' stands for it")
-        _say(terminal, said, {"release": name, "alias": alias})
+        terminal.write_result(said, {"release": name, "alias": alias})
 
 
 def switch(
@@ -78,7 +77,7 @@ def switch(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         _opened(store).switch(alias, to=to)
-        _say(terminal, f"'{alias}' stands for '{to}'", {"release": to, "alias": alias})
+        terminal.write_result(f"'{alias}' stands for '{to}'", {"release": to, "alias": alias})
 
 
 def rollback(
@@ -88,7 +87,7 @@ def rollback(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         release = _opened(store).rollback(alias)
-        _say(terminal, f"'{alias}' stands for '{release}' again", {"release": release, "alias": alias})
+        terminal.write_result(f"'{alias}' stands for '{release}' again", {"release": release, "alias": alias})
 
 
 def withdraw(
@@ -111,7 +110,7 @@ def withdraw(
         opened.withdraw(name)
         retired = [model for model in models if retire and not opened.retire(model)]
         said = f"'{name}' withdrawn" + (f", rows of {', '.join(retired)} removed" if retired else "")
-        _say(terminal, said, {"release": name, "retired": retired})
+        terminal.write_result(said, {"release": name, "retired": retired})
 
 
 def delete(
@@ -128,7 +127,7 @@ def delete(
         before = opened.num_items
         opened.delete_items(items)
         removed = before - opened.num_items
-        _say(terminal, f"{removed} of {len(items)} items removed", {"removed": removed, "asked": len(items)})
+        terminal.write_result(f"{removed} of {len(items)} items removed", {"removed": removed, "asked": len(items)})
 
 
 def compact(
@@ -144,7 +143,7 @@ def compact(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         _opened(store).compact(older_than=datetime.timedelta(days=days))
-        _say(terminal, f"{store} is compact", {"store": store})
+        terminal.write_result(f"{store} is compact", {"store": store})
 
 
 def _opened(uri: str) -> ItemStore:
@@ -153,13 +152,6 @@ def _opened(uri: str) -> ItemStore:
     from multimodal_rec.store import ItemStore
 
     return ItemStore.open(uri, Layout((), 0), create=False)
-
-
-def _say(terminal: Terminal, text: str, facts: Mapping[str, object]) -> None:
-    if terminal.as_json:
-        terminal.write_json(facts)
-    else:
-        terminal.write_line(text)
 
 
 VERBS = (versions, publish, switch, rollback, withdraw, delete, compact)

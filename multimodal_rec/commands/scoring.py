@@ -5,13 +5,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multimodal_rec.commands.loading import load
-from multimodal_rec.options import ContextOption, DebugFlag, JsonFlag, ModelFolder, ReleaseOption, StoreFolder
+from multimodal_rec.options import (
+    ContextOption,
+    DebugFlag,
+    JsonFlag,
+    ModelFolder,
+    ReleaseOption,
+    StoreFolder,
+    situation,
+)
 from multimodal_rec.terminal import Terminal
+
+if TYPE_CHECKING:
+    from multimodal_rec.recommendations import Recommendations
 
 
 def score(
@@ -28,14 +40,14 @@ def score(
     """Score items for a person in a context."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        situation = _context(context)
-        scores = load(model, store, release=release).score([user], item, context=situation)
+        told = situation(context)
+        scores = load(model, store, release=release).score([user], item, context=told)
         rows = [(item_id, float(value)) for item_id, value in zip(item, scores[0], strict=True)]
         if as_json:
             entries = [{"item": item_id, "score": value} for item_id, value in rows]
-            terminal.write_json({"user": user, "context": situation or {}, "scores": entries})
+            terminal.write_json({"user": user, "context": told or {}, "scores": entries})
         else:
-            terminal.write_table(f"Scores for {user}{_said(situation)}", ("item", "score"), rows)
+            terminal.write_table(f"Scores for {user}{_said(told)}", ("item", "score"), rows)
 
 
 def recommend(
@@ -55,25 +67,16 @@ def recommend(
     """Rank the store's items for people in a context."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        situation = _context(context)
+        told = situation(context)
         from multimodal_rec.retrieval import Query
 
         query = Query(shortlist=shortlist)
-        ids, scores = load(model, store, release=release).recommend(user, k=k, context=situation, query=query)
-        ranked = [
-            [(item_id, float(value)) for item_id, value in zip(row_ids, row_scores, strict=True) if item_id is not None]
-            for row_ids, row_scores in zip(ids, scores, strict=True)
-        ]
+        found = load(model, store, release=release).recommend(user, k=k, context=told, query=query)
         if as_json:
-            entries = [
-                {"user": user_id, "items": [{"item": item_id, "score": value} for item_id, value in rows]}
-                for user_id, rows in zip(user, ranked, strict=True)
-            ]
-            terminal.write_json({"k": k, "context": situation or {}, "recommendations": entries})
+            entries = [{"user": user_id, "items": items} for user_id, items in zip(user, _listed(found), strict=True)]
+            terminal.write_json({"k": k, "context": told or {}, "recommendations": entries})
             return
-        for user_id, rows in zip(user, ranked, strict=True):
-            numbered = [(place, *row) for place, row in enumerate(rows, start=1)]
-            terminal.write_table(f"For {user_id}{_said(situation)}", ("rank", "item", "score"), numbered)
+        _write_lists(terminal, [f"For {user_id}{_said(told)}" for user_id in user], found)
 
 
 def search(
@@ -93,30 +96,30 @@ def search(
     """Find the store's items that match a wish in words, in every modality."""
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
-        situation = _context(context)
+        told = situation(context)
         from multimodal_rec.search import TASTE
 
         share = TASTE if taste is None else taste
-        found = load(model, store).search(wish, k=k, user=user, context=situation, taste=share)
-        ranked = [
-            [(item_id, float(value)) for item_id, value in zip(row_ids, row_scores, strict=True) if item_id is not None]
-            for row_ids, row_scores in zip(found.ids, found.scores, strict=True)
-        ]
+        found = load(model, store).search(wish, k=k, user=user, context=told, taste=share)
         if as_json:
-            entries = [
-                {"wish": text, "items": [{"item": item_id, "score": value} for item_id, value in rows]}
-                for text, rows in zip(wish, ranked, strict=True)
-            ]
-            terminal.write_json({"k": k, "user": user, "context": situation or {}, "results": entries})
+            entries = [{"wish": text, "items": items} for text, items in zip(wish, _listed(found), strict=True)]
+            terminal.write_json({"k": k, "user": user, "context": told or {}, "results": entries})
             return
-        for text, rows in zip(wish, ranked, strict=True):
-            numbered = [(place, *row) for place, row in enumerate(rows, start=1)]
-            terminal.write_table(f"“{text}”{_said(situation)}", ("rank", "item", "score"), numbered)
+        _write_lists(terminal, [f"“{text}”{_said(told)}" for text in wish], found)
 
 
-def _context(pairs: list[str] | None) -> dict[str, object] | None:
-    """Values stay text, as in a CSV cell: the model's own declarations say which of them are numbers."""
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])} or None
+def _listed(found: Recommendations) -> list[list[dict[str, object]]]:
+    """The items of each row, without the empty places behind them."""
+    return [
+        [{"item": item_id, "score": float(value)} for item_id, value in zip(*row, strict=True) if item_id is not None]
+        for row in zip(found.ids, found.scores, strict=True)
+    ]
+
+
+def _write_lists(terminal: Terminal, titles: Sequence[str], found: Recommendations) -> None:
+    for title, items in zip(titles, _listed(found), strict=True):
+        numbered = [(place, *item.values()) for place, item in enumerate(items, start=1)]
+        terminal.write_table(title, ("rank", "item", "score"), numbered)
 
 
 def _said(context: dict[str, object] | None) -> str:

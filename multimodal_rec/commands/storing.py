@@ -110,10 +110,7 @@ def update(
         recommender.save(model)
         if report.fine_tune is not None:
             recommender.store.retire(report.fine_tune.former)
-        if as_json:
-            terminal.write_json(report.to_dict())
-        else:
-            terminal.write_line(str(report))
+        terminal.write_result(str(report), report.to_dict())
 
 
 def index(
@@ -133,10 +130,7 @@ def index(
 
         recommender = load(model, store)
         report = recommender.build_index(exact_up_to=EXACT_UP_TO if exact_up_to is None else exact_up_to)
-        if as_json:
-            terminal.write_json(report.to_dict())
-        else:
-            terminal.write_line(str(report))
+        terminal.write_result(str(report), report.to_dict())
 
 
 def export(
@@ -159,10 +153,7 @@ def export(
     with terminal.guard():
         recommender = load(model, store)
         report = recommender.export(out, part=part, numbers=numbers.value, dims=dims)
-        if as_json:
-            terminal.write_json(report.to_dict())
-        else:
-            terminal.write_line(str(report))
+        terminal.write_result(str(report), report.to_dict())
 
 
 VERBS = (embed, update, index, export)
