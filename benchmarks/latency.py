@@ -27,6 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pandas as pd
 import torch
@@ -71,7 +72,9 @@ def generated(num_items: int, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFr
         liked = np.concatenate([of_theme[each] for each in random.choice(THEMES, 4, replace=False)])
         some = np.concatenate([random.permutation(liked)[: EVENTS // 2], random.choice(TAKEN, EVENTS // 2)])
         for place, item in enumerate(dict.fromkeys(some.tolist())):
-            rows.append((f"u{user}", ids[item], 1_700_000_000 + 5_000 * place + user, (7 * place + user) % 24, place % 3))
+            rows.append(
+                (f"u{user}", ids[item], 1_700_000_000 + 5_000 * place + user, (7 * place + user) % 24, place % 3)
+            )
     log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "hour", "device"])
     log["device"] = [DEVICES[index] for index in log["device"]]
     return items, log, users
@@ -96,8 +99,8 @@ def trained(items: pd.DataFrame, log: pd.DataFrame, users: pd.DataFrame, out: Pa
 
 
 def timed(call: Callable[[int], object], count: int) -> dict[str, str]:
-    """Median and 99th percentile of `count` calls after twenty to warm up, in milliseconds."""
-    for place in range(20):
+    """Median and 99th percentile of `count` calls after a hundred to warm up, in milliseconds."""
+    for place in range(100):
         call(place)
     wall, own = [], []
     for place in range(count):
@@ -112,6 +115,25 @@ def timed(call: Callable[[int], object], count: int) -> dict[str, str]:
         "own median": f"{own_median:.2f}",
         "own p99": f"{own_late:.2f}",
     }
+
+
+def callers(call: Callable[[int], object], count: int, *, threads: int, pairs: int = 5) -> str:
+    """Requests a second of `threads` callers at once over those of one, the median of pairs, and if answers agree."""
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    one, many, ratios = 0.0, 0.0, []
+    for _ in range(pairs):
+        start = time.perf_counter()
+        alone = [call(place) for place in range(count)]
+        one = count / (time.perf_counter() - start)
+        with ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            together = list(pool.map(call, range(count)))
+            many = count / (time.perf_counter() - start)
+        if together != alone:
+            raise SystemExit("several callers got other answers than one")
+        ratios.append(many / one)
+    return f"{np.median(ratios):.2f} times the requests a second of one caller ({one:.0f}; in the last pair {many:.0f})"
 
 
 def main() -> None:
@@ -138,7 +160,9 @@ def main() -> None:
     def context(place: int) -> dict[str, object]:
         return {"hour": place % 24, "device": DEVICES[place % 3]}
 
-    def recommend(place: int, who: list[str] | list[Person] = user_ids, query: Query | None = query) -> list[str | None]:
+    def recommend(
+        place: int, who: list[str] | list[Person] = user_ids, query: Query | None = query
+    ) -> list[str | None]:
         place %= len(who)
         return recommender.recommend([who[place]], k=K, context=context(place), query=query).ids[0]
 
@@ -157,7 +181,9 @@ def main() -> None:
         "score, 1,000 items": score,
     }
     print(f"{arguments.items} items, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-    print(pd.DataFrame({name: timed(call, arguments.requests) for name, call in rows.items()}).T.to_markdown())
+    print(pd.DataFrame({name: timed(call, arguments.requests) for name, call in rows.items()}).T.to_string())
+    times = callers(recommend, arguments.requests, threads=arguments.callers)
+    print(f"{arguments.callers} callers of recommend: {times}; the same answers")
 
 
 if __name__ == "__main__":

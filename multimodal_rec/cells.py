@@ -14,6 +14,8 @@ from multimodal_rec.errors import StoreError
 _TRAINED_ON, _ROUNDS = 48, 8
 # Where a filter keeps much, what it keeps of each cell is estimated on this many items drawn by chance.
 _SAMPLE = 65_536
+# FAISS reads this many numbers of an embedding at a time, where they divide its width, else one by one.
+_LANES = 16
 
 
 @final
@@ -27,7 +29,7 @@ class Cells:
     def __init__(self, inverted: Any) -> None:
         self._inverted = inverted
         self.num_items = int(inverted.ntotal)
-        self.dim = int(inverted.d)
+        self.width = int(inverted.d)
         self.count = int(inverted.nlist)
         self._centroids = inverted.quantizer.reconstruct_n(0, self.count)
         sizes = [inverted.invlists.list_size(cell) for cell in range(self.count)]
@@ -47,10 +49,11 @@ class Cells:
     @classmethod
     def build(cls, embeddings: np.ndarray, *, count: int, seed: int = 0) -> Cells:
         """`count` cells of the embeddings, float32 (item, dim); the same seed gives the same cells."""
-        dim = embeddings.shape[1]
-        coarse = faiss.IndexFlatIP(dim)
+        width = padded_width(embeddings.shape[1])
+        embeddings = _padded(embeddings, width)
+        coarse = faiss.IndexFlatIP(width)
         inverted = faiss.IndexIVFScalarQuantizer(
-            coarse, dim, count, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+            coarse, width, count, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         )
         inverted.cp.niter = _ROUNDS
         inverted.cp.max_points_per_centroid = _TRAINED_ON
@@ -64,7 +67,7 @@ class Cells:
     def num_bytes(self) -> int:
         """What the cells take in memory, beside the embeddings themselves."""
         own = (self._centroids, self._members, self._starts, self._cell_of, self._sample, self._sampled_cells)
-        return self.num_items * (self.dim + 8) + sum(array.nbytes for array in own)
+        return self.num_items * (self.width + 8) + sum(array.nbytes for array in own)
 
     def candidates(
         self, queries: np.ndarray, count: int, *, probes: int, allowed: np.ndarray | None = None
@@ -74,7 +77,7 @@ class Cells:
         Products are those of the rounded embeddings, and only items of the query's `probes` nearest cells are seen.
         `allowed`: bool (item,).
         """
-        probes = min(probes, self.count)
+        queries, probes = _padded(queries, self.width), min(probes, self.count)
         parameters = faiss.SearchParametersIVF()
         parameters.nprobe = probes
         if allowed is None:
@@ -92,13 +95,13 @@ class Cells:
             each = kept * (self.num_items / len(self._sample))
         else:
             each = np.bincount(self._cell_of[allowed], minlength=self.count)
-        nearest = np.argsort(-(queries @ self._centroids.T), axis=1)
+        nearest = np.argsort(-(queries @ self._centroids[:, : queries.shape[1]].T), axis=1)
         held = np.cumsum(each[nearest], axis=1)
         return min(self.count, int((held < wanted).sum(axis=1).max(initial=0)) + 1)
 
     def members(self, query: np.ndarray, *, probes: int) -> np.ndarray:
         """The rows of all items of the query's nearest cells, int32; `query`: float32 (dim,)."""
-        nearest = np.argsort(-(self._centroids @ query))[:probes]
+        nearest = np.argsort(-(self._centroids[:, : len(query)] @ query))[:probes]
         return np.concatenate([self._members[self._starts[cell] : self._starts[cell + 1]] for cell in nearest])
 
     def write(self, path: Path) -> None:
@@ -120,3 +123,14 @@ class Cells:
                 f"'{path}' holds a {type(inverted).__name__}. Expected an IndexIVFScalarQuantizer. Build it again."
             )
         return cls(inverted)
+
+
+def padded_width(dim: int) -> int:
+    """How many numbers the cells keep of embeddings of this many."""
+    return -(-dim // _LANES) * _LANES
+
+
+def _padded(embeddings: np.ndarray, width: int) -> np.ndarray:
+    """The embeddings with zeros behind them, float32 (item, width); inner products stay as they are."""
+    missing = width - embeddings.shape[1]
+    return embeddings if missing == 0 else np.pad(embeddings, ((0, 0), (0, missing)))

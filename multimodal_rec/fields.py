@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ CLIP = 5.0
 
 HARMONICS = (1, 2)
 """Turns per period: the first tells morning from evening, the second lets both peaks of a day matter at once."""
+
+_PLAIN = 1e15
+"""Numbers below it are read without a frame; larger ones may need more care than a subtraction."""
 
 
 def parse_field_type(column: str, field_type: str) -> tuple[str, float]:
@@ -150,13 +154,43 @@ class _FieldCode:
                 # (row, turn, wave) flattened: sin1, cos1, sin2, cos2.
                 block = np.stack([np.sin(angle), np.cos(angle)], axis=2).reshape(len(numbers), 2 * len(HARMONICS))
             return np.nan_to_num(block, nan=0.0)
-        index = {value: position for position, value in enumerate(self.values)}
         block = np.zeros((len(column), len(self.values)))
         for row, value in enumerate(column):
-            known = [index[key] for key in _keys(kind, value) if key in index]
+            known = [self._index[key] for key in _keys(kind, value) if key in self._index]
             if known:
                 block[row, known] = 1 / math.sqrt(len(known))
         return block
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {value: position for position, value in enumerate(self.values)}
+
+    @cached_property
+    def _kind(self) -> tuple[str, float]:
+        return parse_field_type(self.column, self.field_type)
+
+    @cached_property
+    def width(self) -> int:
+        return len(self.names())
+
+    def plain(self, value: object) -> list[float] | None:
+        """The features of one value, as `encode` has them; None for a value that takes more than a look."""
+        kind, period = self._kind
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return [0.0] * self.width
+        if kind == "category" and isinstance(value, (str, int)) and not isinstance(value, bool):
+            features = [0.0] * self.width
+            place = self._index.get(str(value))
+            if place is not None:
+                features[place] = 1.0
+            return features
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if kind == "number" and abs(value) < _PLAIN:
+                return [min(max((value - self.mean) / self.std, -CLIP), CLIP)]
+            if kind == "cyclic" and 0 <= value < period:
+                angles = [2 * math.pi * value / period * turn for turn in HARMONICS]
+                return [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
+        return None
 
 
 @dataclass(frozen=True)
@@ -223,6 +257,20 @@ class FieldEncoder:
         if not blocks:
             return np.zeros((len(frame), 0), dtype=np.float32)
         return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def plain_row(self, values: Mapping[str, object]) -> np.ndarray | None:
+        """Float32 (width,): `transform` of one row of plain text and numbers, without a frame.
+
+        `values`: column → value; a column that it lacks counts as missing, other columns are not read. None where a
+        value is anything else, or not of its declared type: `transform` reads the one and says so of the other.
+        """
+        features: list[float] = []
+        for code in self.codes:
+            encoded = code.plain(values.get(code.column))
+            if encoded is None:
+                return None
+            features += encoded
+        return np.array(features, dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """This encoder as plain JSON values; `from_dict` reads it back."""

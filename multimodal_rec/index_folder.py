@@ -11,7 +11,7 @@ from typing import final
 
 import numpy as np
 
-from multimodal_rec.cells import Cells
+from multimodal_rec.cells import Cells, padded_width
 from multimodal_rec.errors import StoreError
 from multimodal_rec.index import ItemIndex
 from multimodal_rec.index_report import IndexReport
@@ -96,9 +96,10 @@ class IndexFolder:
         cells = None
         if name is not None:
             cells = Cells.read(self.path / name)
-            if (cells.num_items, cells.dim) != embeddings.shape:
+            num_items, width = len(embeddings), padded_width(embeddings.shape[1])
+            if (cells.num_items, cells.width) != (num_items, width):
                 raise StoreError(
-                    f"'{self.path / name}' holds {cells.num_items} items of {cells.dim} numbers. Expected "
-                    f"{embeddings.shape[0]} of {embeddings.shape[1]}. {_REMEDY}"
+                    f"'{self.path / name}' holds {cells.num_items} items of {cells.width} numbers. Expected "
+                    f"{num_items} of {width}. {_REMEDY}"
                 )
         return ItemIndex(embeddings, cells, IndexReport(**report))

@@ -17,6 +17,8 @@ from multimodal_rec.profiles import ProfileReader, is_said
 from multimodal_rec.vocabulary import Vocabulary, wide
 
 OnUnknown = Literal["raise", "skip", "cold"]
+_REMEMBERED = 65_536
+"""People whose attributes and profile are kept as features once they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,15 @@ class People:
         self._events, _ = vocabulary.encode_events(log, self._rows, item_rows)
         self._histories = Histories(self._events, length=length, ordered="timestamp" in log or "position" in log)
         self._item_rows = item_rows
-        self._users = users.set_index("user_id") if "user_id" in users else pd.DataFrame()
+        user_ids = users["user_id"].tolist() if "user_id" in users else []
+        self._user_rows = {user_id: row for row, user_id in enumerate(user_ids)}
+        read = [*vocabulary.people.spec, *([] if vocabulary.profile is None else [vocabulary.profile])]
+        self._user_columns = {name: users[name].tolist() for name in read if name in users}
         self._vocabulary = vocabulary
         self._profiles = ProfileReader(None, FeatureCache()) if profiles is None else profiles
         self._length = length
+        # What is known of somebody stays as it is; several threads may put the same there.
+        self._known_features: dict[str, np.ndarray] = {}
 
     @property
     def context_spans(self) -> dict[str, slice]:
@@ -66,16 +73,13 @@ class People:
         """Whether anything is known of a person: a history, an attribute or a profile."""
         if isinstance(person, Person):
             return bool(person.history) or bool(person.attributes) or is_said(person.profile)
-        return person in self._rows or person in self._users.index
+        return person in self._rows or person in self._user_rows
 
     def seen(self, person: str | Person) -> set[int]:
         """Item rows that the person took, as far as they are known here."""
         if isinstance(person, Person):
             return {self._item_rows[item_id] for item_id in person.history if item_id in self._item_rows}
-        row = self._rows.get(person)
-        if row is None:
-            return set()
-        return set(self._events.item_index[self._events.user_index == row].tolist())
+        return set(self._events.item_index[self._histories.latest(self._rows.get(person, -1), whole=True)].tolist())
 
     def item_counts(self) -> np.ndarray:
         """How many events of the log each item row has, int64 (item,)."""
@@ -111,8 +115,37 @@ class People:
 
     def features(self, people: Sequence[str | Person]) -> torch.Tensor:
         """What is known of the people but for what they did, (person, person width), 0 where unknown."""
-        records = [self._record(person) for person in people]
-        return person_features(pd.DataFrame(records, index=range(len(records))), self._vocabulary, self._profiles)
+        rows = [self._features_at_hand(person) for person in people]
+        missing = [place for place, row in enumerate(rows) if row is None]
+        if missing or not rows:
+            records = [self._record(people[place]) for place in missing]
+            frame = pd.DataFrame(records, index=range(len(records)))
+            read = person_features(frame, self._vocabulary, self._profiles)
+            self._remember([people[place] for place in missing], read)
+            if len(missing) == len(rows):
+                return read
+            for place, row in zip(missing, read.numpy(), strict=True):
+                rows[place] = row
+        return torch.from_numpy(np.stack([row for row in rows if row is not None]))
+
+    def _features_at_hand(self, person: str | Person) -> np.ndarray | None:
+        """A person's features where no frame has to be made for them, nor a text to be read."""
+        kept = self._known_features.get(person) if isinstance(person, str) else None
+        if kept is not None:
+            return kept
+        record, profile = self._record(person), self._vocabulary.profile
+        said = None if profile is None else record.get(profile)
+        attributes = None if is_said(said) else self._vocabulary.people.plain_row(record)
+        if attributes is None:
+            return None
+        return np.concatenate([wide(attributes[None]), self._profiles.read([None])], axis=1)[0]
+
+    def _remember(self, people: Sequence[str | Person], features: torch.Tensor) -> None:
+        if len(self._known_features) + len(people) > _REMEMBERED:
+            self._known_features.clear()
+        for person, row in zip(people[:_REMEMBERED], features.numpy(), strict=False):
+            if isinstance(person, str) and self.known(person):
+                self._known_features[person] = row.copy()
 
     def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
         """Which people are to be answered. Raises `UnknownIdError` for the others under `on_unknown="raise"`.
@@ -172,9 +205,8 @@ class People:
         if isinstance(person, Person):
             said = {} if self._vocabulary.profile is None else {self._vocabulary.profile: person.profile}
             return {**said, **person.attributes}
-        if person in self._users.index:
-            return {str(name): value for name, value in self._users.loc[person].items()}
-        return {}
+        row = self._user_rows.get(person)
+        return {} if row is None else {name: column[row] for name, column in self._user_columns.items()}
 
 
 def person_features(users: pd.DataFrame, vocabulary: Vocabulary, profiles: ProfileReader) -> torch.Tensor:

@@ -22,6 +22,15 @@ class QueryInput(NamedTuple):
     """(query, context width): encoded context, 0 where unknown."""
 
 
+class Taste(NamedTuple):
+    """What histories say of whoever they belong to, whatever the context that is asked for."""
+
+    blocks: Tensor
+    """(query, part, dim): the weighed sum over events, before the gates of the present."""
+    habit: Tensor
+    """(query, 2): how far the history is of likes or dislikes, and how long it is."""
+
+
 @final
 class QueryEncoder(nn.Module):
     """One query block a part, (query, part, dim):
@@ -60,17 +69,23 @@ class QueryEncoder(nn.Module):
 
     def forward(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
         """Queries (query, part, dim) over item `tokens` (item, part, dim), which the histories index."""
-        history = inputs.history
+        return self.ask(self.taste(inputs.history, tokens, present), inputs.person, inputs.context)
+
+    def taste(self, history: HistoryBatch, tokens: Tensor, present: Tensor) -> Taste:
+        """What histories say that index item `tokens` (item, part, dim)."""
         taken = self._taken(history.item_index, tokens, present)
         gate_then = self.gate(history.context).unflatten(-1, self._shape)
         weight = self.weights(history)
         total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)
-        taste = total / (1 + weight.abs().sum(dim=1)).sqrt()[:, None, None] * self.part_scale.exp()
-        gate_now = self.gate(inputs.context).unflatten(-1, self._shape)
         count = weight.abs().sum(dim=1, keepdim=True)
-        habit = torch.cat([weight.sum(dim=1, keepdim=True) / (1 + count), torch.log1p(count)], dim=1)
-        offset = self.offset(torch.cat([inputs.context, inputs.person, habit], dim=-1)).unflatten(-1, self._shape)
-        return gate_now * taste + offset
+        blocks = total / (1 + count).sqrt().unsqueeze(-1) * self.part_scale.exp()
+        return Taste(blocks, torch.cat([weight.sum(dim=1, keepdim=True) / (1 + count), torch.log1p(count)], dim=1))
+
+    def ask(self, taste: Taste, person: Tensor, context: Tensor) -> Tensor:
+        """Queries (query, part, dim); `person` and `context` as of `QueryInput`."""
+        gate_now = self.gate(context).unflatten(-1, self._shape)
+        offset = self.offset(torch.cat([context, person, taste.habit], dim=-1)).unflatten(-1, self._shape)
+        return gate_now * taste.blocks + offset
 
     def pulls(self, inputs: QueryInput, tokens: Tensor, present: Tensor, item: Tensor) -> Tensor:
         """What each event of each history adds to ⟨q_p, item_p⟩, (query, event, part); `item`: (part, dim)."""

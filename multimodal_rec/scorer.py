@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.asking import Asked, Asking
 from multimodal_rec.attribution import Explainer
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import People, Person
 from multimodal_rec.profiles import ProfileReader
-from multimodal_rec.query import QueryInput
 from multimodal_rec.reranking.candidates import Shelf
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
 
 _BATCH = 256
+
+
+class _Chosen(NamedTuple):
+    """Some of a scorer's items."""
+
+    chosen: Tensor | None
+    """Their rows; None for all."""
+    tokens: Tensor
+    present: Tensor
+    """Bool (item, part), at least one an item."""
+    embeddings: Tensor
+    bare: Tensor | None
+    """Bool (item,): True where nothing is left to score by; None where that is so of none."""
 
 
 class Scorer:
@@ -42,6 +56,7 @@ class Scorer:
         self._learned = torch.from_numpy(table.vectors).to(device)
         with torch.inference_mode():
             self._vectors = model.item_vectors(self._content, self._present, self._learned)
+        self._asking = self._reader(self._present, self._vectors)
 
     @property
     def taken(self) -> Tensor:
@@ -91,32 +106,59 @@ class Scorer:
                 "embed(items), or open the store that belongs to the model."
             )
         present = self._shown(without)
-        chosen = torch.arange(len(self.ids)) if rows is None else torch.tensor(list(rows), dtype=torch.int64)
-        tokens, there = self._tokens[chosen], present[chosen]
-        bare = ~there.any(dim=1)
-        # A part must be there for the attention to have something to rest on; the score is replaced below.
-        there = there | bare.unsqueeze(1)
-        vectors, embeddings = self._vectors, self._embeddings[chosen]
+        items = self._items(rows, present)
+        asking = self._asking
         if without:
             vectors = self._model.item_vectors(self._content, present, self._learned)
-            embeddings = self._model.embeddings(tokens, there, vectors[chosen])
-        # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
-        fused_dim = tokens.shape[1] * tokens.shape[2]
+            own = vectors if items.chosen is None else vectors[items.chosen]
+            items = items._replace(embeddings=self._model.embeddings(items.tokens, items.present, own))
+            asking = self._reader(present, vectors, without)
         blocks: list[Tensor] = []
         for start in range(0, len(people), _BATCH):
             part = slice(start, start + _BATCH)
-            queries, sides = self._queries(people[part], contexts[part], present, vectors, without)
-            if retrieval:
-                scores = self._flat(queries, sides) @ embeddings.T
-            else:
-                scores = self._model.rank(queries, tokens, there)
-                if sides is not None and self._model.blend is not None:
-                    own = self._model.blend.own(there[:, -1])
-                    scores = scores * own + sides @ embeddings[:, fused_dim:].T
-            blocks.append(scores.masked_fill(bare, float(scores.min()) - 1 if scores.numel() else 0.0))
+            blocks.append(self._scores(asking.ask(people[part], contexts[part]), items, retrieval=retrieval))
         if not blocks:
-            return np.zeros((0, len(chosen)), dtype=np.float32)
+            return np.zeros((0, len(items.present)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
+
+    def ask(self, people: Sequence[str | Person], contexts: np.ndarray) -> Asked:
+        """These people in these contexts, (person, context width), once for both scores."""
+        return self._asking.ask(people, contexts)
+
+    @torch.inference_mode()
+    def rank_for(self, asked: Asked, rows: np.ndarray) -> np.ndarray:
+        """The scores of `rank`, float32 (person, item), of the items in `rows`, int64."""
+        return self._scores(asked, self._items(rows, self._present)).float().cpu().numpy()
+
+    def _reader(self, present: Tensor, vectors: Tensor, hidden: Collection[str] = ()) -> Asking:
+        return Asking(self._model, self.people, tokens=self._tokens, present=present, vectors=vectors, hidden=hidden)
+
+    def _items(self, rows: Sequence[int] | np.ndarray | None, present: Tensor) -> _Chosen:
+        if rows is None:
+            chosen, tokens, there, embeddings = None, self._tokens, present, self._embeddings
+        else:
+            chosen = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self._tokens.device)
+            # Rows are copied whole: several times as fast as indexing them.
+            tokens, there, embeddings = (
+                numbers.index_select(0, chosen) for numbers in (self._tokens, present, self._embeddings)
+            )
+        bare = ~there.any(dim=1)
+        # A part must be there for the attention to have something to rest on; such scores are replaced.
+        return _Chosen(chosen, tokens, there | bare.unsqueeze(1), embeddings, bare if bool(bare.any()) else None)
+
+    def _scores(self, asked: Asked, items: _Chosen, *, retrieval: bool = False) -> Tensor:
+        if retrieval:
+            scores = self._flat(asked) @ items.embeddings.T
+        else:
+            scores = self._model.rank(asked.queries, items.tokens, items.present)
+            if asked.sides is not None and self._model.blend is not None:
+                own = self._model.blend.own(items.present[:, -1])
+                # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
+                sides = items.embeddings[:, -asked.sides.shape[1] :]
+                scores = torch.addmm(scores * own, asked.sides, sides.T)
+        if items.bare is None:
+            return scores
+        return scores.masked_fill(items.bare, float(scores.min()) - 1 if scores.numel() else 0.0)
 
     def grid(self, people: Sequence[str], contexts: np.ndarray, items: Sequence[str]) -> np.ndarray:
         """`rank` of items by their ids, all of them stored."""
@@ -130,7 +172,12 @@ class Scorer:
     @torch.inference_mode()
     def search_queries(self, people: Sequence[str | Person], contexts: np.ndarray) -> np.ndarray:
         """Float32 (person, width), whose inner products with `search_embeddings` are the retrieval scores."""
-        return self._flat(*self._queries(people, contexts, self._present, self._vectors)).float().cpu().numpy()
+        return self.search_queries_of(self.ask(people, contexts))
+
+    @torch.inference_mode()
+    def search_queries_of(self, asked: Asked) -> np.ndarray:
+        """`search_queries` of people who were read already."""
+        return self._flat(asked).float().cpu().numpy()
 
     @torch.inference_mode()
     def similarity(self, rows: Sequence[int]) -> np.ndarray:
@@ -163,37 +210,10 @@ class Scorer:
             columns=table.columns,
         )
 
-    def _queries(
-        self,
-        people: Sequence[str | Person],
-        contexts: np.ndarray,
-        present: Tensor,
-        vectors: Tensor,
-        without: Collection[str] = (),
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries (person, part, dim), and the people's side of the collaborative scores, (person, score dim), which
-        read all that a person did, in whatever context; None without such."""
-        device = self._tokens.device
-        history = self.people.histories(people).to(device)
-        context = torch.from_numpy(contexts).to(device)
-        if "history" in without:
-            history = history._replace(present=torch.zeros_like(history.present))
-        if "context" in without:
-            history = history._replace(context=torch.zeros_like(history.context))
-            context = torch.zeros_like(context)
-        person = self.people.features(people).to(device)
-        queries = self._model.queries(QueryInput(history, person, context), self._tokens, present)
-        if self._model.blend is None:
-            return queries, None
-        whole = self.people.histories(people, whole=True).to(device)
-        if "history" in without:
-            whole = whole._replace(present=torch.zeros_like(whole.present))
-        return queries, self._model.blend.people(whole, vectors, person)
-
-    def _flat(self, queries: Tensor, sides: Tensor | None) -> Tensor:
+    def _flat(self, asked: Asked) -> Tensor:
         """What retrieval multiplies with item embeddings, (person, part · dim + score dim)."""
-        flat = queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]
-        return flat if sides is None else torch.cat([flat, sides], dim=1)
+        flat = asked.queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]
+        return flat if asked.sides is None else torch.cat([flat, asked.sides], dim=1)
 
     def _shown(self, without: Collection[str]) -> Tensor:
         if not without:

@@ -74,23 +74,20 @@ class Shortlist:
             else query.allowed_mask(scorer.table)
         )
         left_out = {scorer.item_rows[item_id] for item_id in query.exclude if item_id in scorer.item_rows}
+        ids: list[list[str | None]] = [[None] * k for _ in people]
+        scores = np.full((len(people), k), -np.inf, dtype=np.float32)
         places = np.flatnonzero(answered).tolist()
         asking = [people[place] for place in places]
         excluded = [left_out | scorer.people.seen(p) if query.exclude_seen else left_out for p in asking]
-        found = (
-            self.index.search(
-                scorer.search_queries(asking, contexts[places]), length, allowed=allowed, excluded=excluded
-            ).rows
-            if asking
-            else np.zeros((0, length), dtype=np.int64)
-        )
-        ids: list[list[str | None]] = [[None] * k for _ in people]
-        scores = np.full((len(people), k), -np.inf, dtype=np.float32)
-        for place, person, candidates in zip(places, asking, found, strict=True):
+        if not asking:
+            return TopK(ids, scores)
+        asked = scorer.ask(asking, contexts[places])
+        found = self.index.search(scorer.search_queries_of(asked), length, allowed=allowed, excluded=excluded).rows
+        for who, (place, candidates) in enumerate(zip(places, found, strict=True)):
             # In the order of the items, so that equal scores are shown as they are when every item is ranked.
             rows = np.sort(candidates[candidates >= 0])
             if len(rows):
-                ranked = scorer.rank([person], contexts[[place]], rows.tolist())[0]
+                ranked = scorer.rank_for(asked.of(who), rows)[0]
                 order = best_rows(ranked, k)
                 scores[place, : len(order)] = ranked[order]
                 ids[place][: len(order)] = [scorer.ids[int(row)] for row in rows[order]]

@@ -82,6 +82,10 @@ class Blend(nn.Module):
 
     def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
         """The people's side of all scores, (person, dim); arguments as of `CollaborativeScore.people`."""
+        if history.item_index.numel() < len(vectors):
+            # A few people over many items: only what they took is touched.
+            taken, place = history.item_index.unique(return_inverse=True)
+            history, vectors = history._replace(item_index=place), vectors.index_select(0, taken)
         parts = zip(self._scores(), self._split(vectors), strict=True)
         sides = [score.people(history, part, person) for score, part in parts]
         return torch.cat([*sides, person.new_ones(len(person), 1)], dim=1)

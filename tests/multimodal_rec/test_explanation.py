@@ -51,7 +51,7 @@ def test_a_contribution_is_the_mean_over_all_orders(fitted: Recommender) -> None
     """Recomputed one subset at a time, by hiding what is left out in the store's own numbers."""
     scorer, contexts = fitted._ready(), fitted._contexts(NIGHT, 1)
     explainer, row = scorer.explainer, scorer.item_rows["i3"]
-    queries, _ = scorer._queries(["u1"], contexts, scorer._present, scorer._vectors)
+    queries = scorer.ask(["u1"], contexts).queries
     centre, own = explainer._centre, scorer._tokens[row]
 
     def worth(shown: frozenset[int]) -> float:
@@ -83,7 +83,7 @@ def test_behaviour_that_content_foretells_is_the_content_s(blended: Recommender)
         there = torch.ones(1, 4, dtype=torch.bool)
         vectors = blend.content.expand(explainer._mean_content.sum(dim=0, keepdim=True))
         taken = torch.ones(1, dtype=torch.bool)
-        queries, sides = scorer._queries(["u1"], blended._contexts(NIGHT, 1), scorer._present, scorer._vectors)
+        queries, sides = scorer.ask(["u1"], blended._contexts(NIGHT, 1))
         assert sides is not None
         neutral = model.rank(queries, explainer._centre[None], there) * blend.own(taken)
         neutral = neutral + sides @ blend.items(vectors, taken).T

@@ -83,7 +83,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, items: np.ndarray) -> None:
     with pytest.raises(StoreError, match=r"no index can be read from"):
         folder.read(items, fingerprint)
     Cells.build(items[:400], count=4).write(file)
-    with pytest.raises(StoreError, match=r"holds 400 items of 8 numbers. Expected 500 of 8"):
+    with pytest.raises(StoreError, match=r"holds 400 items of 16 numbers. Expected 500 of 16"):
         folder.read(items, fingerprint)
 
 
