@@ -47,6 +47,21 @@ class ContextScore(nn.Module):
         """
         return attention_pool(*self._by_part(queries, tokens, present))
 
+    def of_own(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """Scores (query, item) of items that each query has of its own.
+
+        `queries`: (query, part, dim); `tokens`: (query, item, part, dim); `present`: (query, item, part). Raises as
+        `forward` does.
+        """
+        check_parts(tokens.flatten(end_dim=1), present.flatten(end_dim=1), shape=self._shape)
+        check_queries(queries, shape=self._shape)
+        num_parts, dim = self._shape
+        items = zero_absent(tokens, present)
+        keys = torch.einsum("qpd,pde->qpe", queries, self.key) / dim**0.5
+        logits = torch.einsum("qpd,qipd->qip", keys, items) + self.bias
+        weights = logits.masked_fill(~present, -torch.inf).softmax(dim=-1)
+        return num_parts * (weights * torch.einsum("qpd,qipd->qip", queries, items)).sum(dim=-1)
+
     def _by_part(self, queries: Tensor, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of attention and num_parts · ⟨q_p, x(i, p)⟩, each (part, query, item)."""
         check_parts(tokens, present, shape=self._shape)
@@ -85,3 +100,9 @@ class FusedScore(nn.Module):
         fused = self.fusion(tokens, present)
         check_queries(queries, shape=(tokens.shape[1], tokens.shape[2]))
         return queries.flatten(start_dim=1) @ fused.T
+
+    def of_own(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """Scores (query, item) of items that each query has of its own; arguments as of `ContextScore.of_own`."""
+        fused = self.fusion(tokens.flatten(end_dim=1), present.flatten(end_dim=1)).unflatten(0, tokens.shape[:2])
+        check_queries(queries, shape=(tokens.shape[2], tokens.shape[3]))
+        return torch.einsum("qd,qid->qi", queries.flatten(start_dim=1), fused)

@@ -27,9 +27,8 @@ class Asked(NamedTuple):
     """The people's side of the collaborative scores, (person, score dim), which read all that a person did, in whatever
     context; None without such."""
 
-    def of(self, place: int) -> Asked:
-        """One of them alone."""
-        chosen = slice(place, place + 1)
+    def of(self, chosen: slice) -> Asked:
+        """Some of them alone."""
         return Asked(self.queries[chosen], None if self.sides is None else self.sides[chosen])
 
 
@@ -104,7 +103,10 @@ class Asking:
 
     def _read(self, people: Sequence[str | Person]) -> _Read:
         device = self._tokens.device
-        history, whole = (self._people.histories(people, whole=each).to(device) for each in (False, True))
+        whole = self._people.histories(people, whole=True).to(device)
+        # Whoever did little is read at once.
+        is_short = whole.present.shape[1] <= self._people.length
+        history = whole if is_short else self._people.histories(people).to(device)
         if "history" in self._hidden:
             history = history._replace(present=torch.zeros_like(history.present))
             whole = whole._replace(present=torch.zeros_like(whole.present))

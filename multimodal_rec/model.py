@@ -312,6 +312,10 @@ class RecommenderModel(nn.Module):
         """The context-aware ranking score alone, (query, item)."""
         return self.ranking(queries, tokens, present) / self.log_temperature.exp()[1]
 
+    def rank_own(self, queries: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """The ranking score of items that each query has of its own: `tokens` (query, item, part, dim)."""
+        return self.ranking.of_own(queries, tokens, present) / self.log_temperature.exp()[1]
+
     def like_logits(self, scores: Tensor) -> Tensor:
         """Ranking scores as logits of like against dislike: one scale and one threshold for all."""
         return self.like(scores.unsqueeze(-1)).squeeze(-1)

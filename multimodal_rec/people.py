@@ -60,7 +60,7 @@ class People:
         self._user_columns = {name: users[name].tolist() for name in read if name in users}
         self._vocabulary = vocabulary
         self._profiles = ProfileReader(None, FeatureCache()) if profiles is None else profiles
-        self._length = length
+        self.length = length
         # What is known of somebody stays as it is; several threads may put the same there.
         self._known_features: dict[str, np.ndarray] = {}
 
@@ -100,7 +100,7 @@ class People:
         if not strangers:
             return batch
         taken = [[self._item_rows[i] for i in p.history if i in self._item_rows] for _, p in strangers]
-        taken = taken if whole else [items[-self._length :] for items in taken]
+        taken = taken if whole else [items[-self.length :] for items in taken]
         width = max([batch.present.shape[1], *map(len, taken)])
         batch = HistoryBatch(*(_widened(tensor, width) for tensor in batch))
         for (place, _), items in zip(strangers, taken, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,9 @@ class Query:
     several values, such as tags, matches where any of them does; an item without the attribute never does."""
     never: Mapping[str, object] | None = None
     """Attribute → the value, or a tuple of values, that an item must not have, read as in `where`."""
+    by: Literal["ranking", "retrieval"] = "ranking"
+    """Which score orders them: the context-aware one, or the inner product with the item's own embedding, which costs
+    less and tells less of the context."""
     shortlist: int | None = None
     """How many items of the highest retrieval scores, found through the index, are ranked; None ranks every item. At
     least k; a few times k loses little."""
@@ -51,6 +54,8 @@ class Query:
     than the shortlist, where there is one."""
 
     def __post_init__(self) -> None:
+        if self.by not in ("ranking", "retrieval"):
+            raise ConfigError(f"Query.by is {self.by!r}. Expected 'ranking' or 'retrieval'.")
         if self.pool < 1:
             raise ConfigError(f"Query.pool is {self.pool}. Expected at least 1, better ten times the k asked for.")
         strange = [step for step in self.steps if not callable(getattr(step, "apply", None))]

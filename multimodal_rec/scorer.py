@@ -24,6 +24,8 @@ from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
 
 _BATCH = 256
+# Each person's own items are copied: a few people at a time stay within the processor's cache.
+_BATCH_OF_OWN = 16
 
 
 class _Chosen(NamedTuple):
@@ -114,8 +116,7 @@ class Scorer:
             items = items._replace(embeddings=self._model.embeddings(items.tokens, items.present, own))
             asking = self._reader(present, vectors, without)
         blocks: list[Tensor] = []
-        for start in range(0, len(people), _BATCH):
-            part = slice(start, start + _BATCH)
+        for part in _slices(len(people), _BATCH):
             blocks.append(self._scores(asking.ask(people[part], contexts[part]), items, retrieval=retrieval))
         if not blocks:
             return np.zeros((0, len(items.present)), dtype=np.float32)
@@ -126,9 +127,22 @@ class Scorer:
         return self._asking.ask(people, contexts)
 
     @torch.inference_mode()
-    def rank_for(self, asked: Asked, rows: np.ndarray) -> np.ndarray:
-        """The scores of `rank`, float32 (person, item), of the items in `rows`, int64."""
-        return self._scores(asked, self._items(rows, self._present)).float().cpu().numpy()
+    def rank_own(self, asked: Asked, rows: np.ndarray) -> np.ndarray:
+        """The scores of `rank`, float32 (person, item), of items that each person has of their own: int64 `rows`."""
+        blocks = [self._own_scores(asked.of(part), rows[part]) for part in _slices(len(rows), _BATCH_OF_OWN)]
+        return torch.cat(blocks).float().cpu().numpy()
+
+    def _own_scores(self, asked: Asked, rows: np.ndarray) -> Tensor:
+        items = self._items(rows.ravel(), self._present)
+        tokens, present = (numbers.unflatten(0, rows.shape) for numbers in (items.tokens, items.present))
+        scores = self._model.rank_own(asked.queries, tokens, present)
+        if asked.sides is not None and self._model.blend is not None:
+            sides = items.embeddings[:, -asked.sides.shape[1] :].unflatten(0, rows.shape)
+            own = self._model.blend.own(items.present[:, -1]).unflatten(0, rows.shape)
+            scores = scores * own + torch.einsum("qd,qid->qi", asked.sides, sides)
+        if items.bare is None:
+            return scores
+        return scores.masked_fill(items.bare.unflatten(0, rows.shape), float(scores.min()) - 1)
 
     def _reader(self, present: Tensor, vectors: Tensor, hidden: Collection[str] = ()) -> Asking:
         return Asking(self._model, self.people, tokens=self._tokens, present=present, vectors=vectors, hidden=hidden)
@@ -228,3 +242,7 @@ class Scorer:
                     f"the model has no part '{name}'. Expected one of {', '.join([*known, 'history', 'context'])}."
                 )
         return present
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -107,7 +107,7 @@ class ServiceVerbs(ABC):
         scores = np.full((len(people), len(scorer.ids)), -np.inf, dtype=np.float32)
         if answered.any():
             chosen = [person for person, is_answered in zip(people, answered, strict=True) if is_answered]
-            scores[answered] = scorer.rank(chosen, contexts[answered])
+            scores[answered] = scorer.rank(chosen, contexts[answered], retrieval=query.by == "retrieval")
         excluded = [replaced | scorer.people.seen(person) if query.exclude_seen else replaced for person in people]
         if query.steps:
             best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)

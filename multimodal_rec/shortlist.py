@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
+from multimodal_rec.combining import Combined
 from multimodal_rec.errors import ConfigError, StoreError
 from multimodal_rec.index import EXACT_UP_TO, ItemIndex
 from multimodal_rec.index_folder import index_fingerprint
@@ -19,6 +20,16 @@ from multimodal_rec.scorer import Scorer
 
 # People whose queries choose how many cells are read, and measure what is found.
 _ASKED = 256
+
+
+class _Request(NamedTuple):
+    """What one person asks for."""
+
+    person: str | Person
+    context: np.ndarray
+    """Float32 (context width,)."""
+    k: int
+    query: Query
 
 
 @final
@@ -34,6 +45,7 @@ class Shortlist:
         self._looked = False
         # Of several threads that ask at once, one looks for the index and the others wait for what it finds.
         self._lock = Lock()
+        self._one = Combined(self._each)
         self._missing = "there is no index of this store in memory. Build it with recommender.build_index()."
 
     @property
@@ -65,6 +77,26 @@ class Shortlist:
 
         `contexts`: encoded, (person, context width); whoever is not `answered` gets an empty row.
         """
+        if len(people) == 1 and answered[0]:
+            return self._one(_Request(people[0], contexts[0], k, query))
+        return self._best(people, contexts, answered, k=k, query=query)
+
+    def _each(self, requests: Sequence[_Request]) -> list[TopK]:
+        """The answers to single people, those together that ask for the same."""
+        answers: dict[int, TopK] = {}
+        while len(answers) < len(requests):
+            first = next(place for place in range(len(requests)) if place not in answers)
+            k, query = requests[first].k, requests[first].query
+            same = [place for place, each in enumerate(requests) if (each.k, each.query) == (k, query)]
+            people = [requests[place].person for place in same]
+            contexts = np.stack([requests[place].context for place in same])
+            found = self._best(people, contexts, [True] * len(same), k=k, query=query)
+            answers |= {place: TopK(found.ids[row : row + 1], found.scores[[row]]) for row, place in enumerate(same)}
+        return [answers[place] for place in range(len(requests))]
+
+    def _best(
+        self, people: Sequence[str | Person], contexts: np.ndarray, answered: Sequence[bool], *, k: int, query: Query
+    ) -> TopK:
         scorer, length = self.scorer, query.shortlist
         if length is None or length < k:
             raise ConfigError(f"Query.shortlist is {length}, and k is {k}. Expected a shortlist of at least k items.")
@@ -82,15 +114,17 @@ class Shortlist:
         if not asking:
             return TopK(ids, scores)
         asked = scorer.ask(asking, contexts[places])
-        found = self.index.search(scorer.search_queries_of(asked), length, allowed=allowed, excluded=excluded).rows
-        for who, (place, candidates) in enumerate(zip(places, found, strict=True)):
+        depth = length if query.by == "ranking" else k
+        found = self.index.search(scorer.search_queries_of(asked), depth, allowed=allowed, excluded=excluded)
+        rows, ranked = found
+        if query.by == "ranking":
             # In the order of the items, so that equal scores are shown as they are when every item is ranked.
-            rows = np.sort(candidates[candidates >= 0])
-            if len(rows):
-                ranked = scorer.rank_for(asked.of(who), rows)[0]
-                order = best_rows(ranked, k)
-                scores[place, : len(order)] = ranked[order]
-                ids[place][: len(order)] = [scorer.ids[int(row)] for row in rows[order]]
+            rows = np.sort(found.rows, axis=1)
+            ranked = np.where(rows < 0, -np.inf, scorer.rank_own(asked, np.maximum(rows, 0)))
+        for place, candidates, each in zip(places, rows, ranked, strict=True):
+            order = best_rows(each, k)
+            scores[place, : len(order)] = each[order]
+            ids[place][: len(order)] = [scorer.ids[row] for row in candidates[order].tolist()]
         return TopK(ids, scores)
 
     def similar(self, rows: Sequence[int], *, k: int) -> TopK:

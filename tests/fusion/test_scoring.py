@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusion import ContextScore
+from fusion import ContextScore, FusionKind, build_fusion
 
 QUERIES, ITEMS, PARTS, DIM = 4, 6, 3, 5
 
@@ -91,3 +91,17 @@ def test_what_is_learned_equals_what_the_equation_would_learn(
     found = torch.autograd.grad((score(queries, tokens, inputs[2]) * weight).sum(), learned)
     for got, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["attention", "gating"])
+def test_items_of_ones_own_score_as_those_of_everybody(kind: FusionKind, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    queries, tokens, present = inputs
+    _, score = build_fusion(kind, DIM, PARTS)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in score.parameters():
+            weight.normal_(generator=generator)
+    own = torch.randint(0, ITEMS, (QUERIES, 4), generator=generator)
+    absent = tokens.where(present.unsqueeze(-1), torch.nan)
+    found = score.of_own(queries, absent[own], present[own])
+    torch.testing.assert_close(found, score(queries, tokens, present).gather(1, own))

@@ -68,3 +68,9 @@ def test_a_model_without_context_reads_none_and_says_so() -> None:
     assert (reader.width, reader.columns) == (0, ())
     with pytest.raises(ContextError, match=r"trained without context\. Declare it under \[context\]"):
         reader.read({"hour": 3}, num_rows=2)
+
+
+def test_plain_values_and_frames_are_read_alike(reader: ContextReader) -> None:
+    told = [{"hour": 23.5, "device": "phone"}, None, {"device": "never seen"}, {"hour": 0}]
+    frame = pd.DataFrame([{} if entry is None else entry for entry in told], columns=["hour", "device"], dtype=object)
+    np.testing.assert_allclose(reader.read(told, num_rows=4), reader.read(frame, num_rows=4), atol=1e-7)

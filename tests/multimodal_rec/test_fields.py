@@ -148,3 +148,33 @@ def test_numbers_are_always_finite_and_rows_independent(values: list[float | Non
     assert np.isfinite(features).all()
     assert np.abs(features).max() <= 5
     np.testing.assert_array_equal(encoder.transform(numbers.iloc[-1:]), features[-1:])
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "genre": st.sampled_from(["jazz", "rock", "", "never seen", 3, True, None]),
+            "price": st.one_of(st.floats(width=32), st.integers(), st.none(), st.just("12.5")),
+            "hour": st.one_of(st.floats(-1, 25), st.integers(-1, 25), st.none()),
+            "moods": st.sampled_from([None, "a|b", ["a"]]),
+            "other": st.just(1),
+        },
+    )
+)
+def test_a_plain_row_is_what_a_frame_of_it_is(row: dict[str, object]) -> None:
+    learned = pd.DataFrame(
+        {"genre": ["jazz", "rock", "3"], "price": [1.0, 2.0, 6.0], "hour": [0, 8, 23], "moods": ["a", "b", "a|c"]}
+    )
+    spec = {"genre": "category", "price": "number", "hour": "cyclic:24", "moods": "tags"}
+    encoder = FieldEncoder.fit(learned, spec)
+    found = encoder.plain_row(row)
+    frame = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()}, index=[0])
+    if found is not None:
+        np.testing.assert_allclose(found, encoder.transform(frame)[0], rtol=1e-6, atol=1e-7)
+    else:
+        plain = row.get("moods") is None and not isinstance(row.get("genre"), bool)
+        price, hour = row.get("price"), row.get("hour")
+        plain &= price is None or (isinstance(price, (int, float)) and (math.isnan(price) or abs(price) < 1e15))
+        plain &= hour is None or (isinstance(hour, (int, float)) and 0 <= hour < 24)
+        assert not plain, "it could have been read without a frame"

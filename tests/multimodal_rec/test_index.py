@@ -109,6 +109,7 @@ def test_excluded_items_are_left_out_and_replaced(cells: ItemIndex, items: np.nd
 
 
 def test_cells_are_read_until_there_are_enough(cells: ItemIndex, queries: np.ndarray) -> None:
+    assert cells.cells is not None
     held = cells.cells.members(queries[0], probes=cells.report.probes)
     found = cells.search(queries[:1], NUM_ITEMS // 2, excluded=[held.tolist()])
     assert (found.rows >= 0).all()
@@ -169,3 +170,16 @@ def test_arguments_that_disagree(cells: ItemIndex, items: np.ndarray, queries: n
         ItemIndex.build(items.astype(np.float64))
     with pytest.raises(ValueError, match=r"embeddings hold NaN"):
         ItemIndex.build(np.array([[0.0, np.nan]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("dim", [5, 16, 17])
+def test_any_width_is_searched(dim: int) -> None:
+    items = np.random.default_rng(0).normal(size=(400, dim)).astype(np.float32)
+    index = ItemIndex.build(items, exact_up_to=0)
+    assert index.cells is not None
+    assert index.cells.width % 16 == 0
+    found = index.search(items[:20], 5)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(items[:20] @ items.T, found.rows, axis=1), rtol=1e-4)
+    assert recall(found.rows, exact_rows(items, items[:20], 5)) > 0.9
+    assert index.cells.probes_for(items[:2], np.ones(400, dtype=bool), wanted=50) >= 1
+    assert len(index.similar([3], 4).rows[0]) == 4

@@ -108,3 +108,12 @@ def test_nobody_asked_nobody_answered(people: People) -> None:
 def test_people_given_wrongly_are_refused(people: People, asked: list[str | Person], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         people.answered(asked, "cold")
+
+
+def test_features_are_the_same_again_and_in_whatever_company(people: People) -> None:
+    asked = ["u", "v", "quiet", "nobody", Person(["a"], attributes={"age": 30}), "u"]
+    together = people.features(asked)
+    alone = torch.cat([people.features([person]) for person in asked])
+    torch.testing.assert_close(together, alone)
+    assert float(together[1].abs().sum()) == float(together[3].abs().sum()) == 0
+    assert together[[0, 2, 4], 0].tolist() == pytest.approx([-1, 1, 0], abs=1e-6)

@@ -1,6 +1,8 @@
 """Candidates from the index, ranked by the context-aware score; an index that belongs to other rows is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -109,3 +111,45 @@ def test_people_whose_queries_measure_an_index(fitted: Recommender) -> None:
     assert people.some(1) == ["u0"]
     assert people.some(3) == ["u0", "u5", "u11"]
     assert people.some(99) == [f"u{u}" for u in range(12)]
+
+
+def test_several_callers_get_what_one_gets(fitted: Recommender) -> None:
+    people = [f"u{place % 6}" for place in range(48)]
+    queries = [Query(shortlist=8), Query(shortlist=6, exclude_seen=False)]
+
+    def ask(place: int) -> tuple[list[str | None], np.ndarray]:
+        context = {"hour": place % 24, "device": "tv"}
+        found = fitted.recommend([people[place]], k=4, context=context, query=queries[place % 2])
+        return found.ids[0], found.scores[0]
+
+    alone = [ask(place) for place in range(48)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(ask, range(48)))
+    assert [ids for ids, _ in together] == [ids for ids, _ in alone]
+    np.testing.assert_allclose([s for _, s in together], [s for _, s in alone], rtol=1e-5)
+
+
+def test_who_was_asked_for_before_is_answered_as_the_first_time(fitted: Recommender) -> None:
+    fitted._scorer = None
+    query = Query(shortlist=6)
+    first = [fitted.recommend(["u1"], k=3, context={"hour": hour, "device": "tv"}, query=query) for hour in (2, 20)]
+    fitted._scorer = None
+    fitted.recommend(["u0", "u2"], k=3, query=query)
+    for hour, before in zip((2, 20), first, strict=True):
+        found = fitted.recommend(["u2", "u1"], k=3, context={"hour": hour, "device": "tv"}, query=query)
+        assert found.ids[1] == before.ids[0]
+        np.testing.assert_allclose(found.scores[1], before.scores[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shortlist", [None, 6])
+def test_by_the_retrieval_score(fitted: Recommender, shortlist: int | None) -> None:
+    scorer, contexts = fitted._ready(), fitted._contexts(NIGHT, 1)
+    retrieval = scorer.rank(["u1"], contexts, retrieval=True)[0]
+    ids, scores = fitted.recommend(
+        ["u1"], k=3, context=NIGHT, query=Query(by="retrieval", shortlist=shortlist, exclude_seen=False)
+    )
+    order = np.argsort(-retrieval)[:3]
+    assert ids[0] == [scorer.ids[row] for row in order]
+    np.testing.assert_allclose(scores[0], retrieval[order], rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"Query.by is 'popularity'. Expected 'ranking' or 'retrieval'"):
+        Query(by=cast(Literal["ranking"], "popularity"))
