@@ -188,11 +188,12 @@ class Scorer:
         whole = self.people.histories(people, whole=True).to(device)
         if "history" in without:
             whole = whole._replace(present=torch.zeros_like(whole.present))
-        return queries, self._model.blend.people(whole, vectors, person)
+        blend = self._model.blend
+        return queries, blend.levelled(self._model.fused_side(queries), blend.people(whole, vectors, person))
 
     def _flat(self, queries: Tensor, sides: Tensor | None) -> Tensor:
         """What retrieval multiplies with item embeddings, (person, part · dim + score dim)."""
-        flat = queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]
+        flat = self._model.fused_side(queries)
         return flat if sides is None else torch.cat([flat, sides], dim=1)
 
     def _shown(self, without: Collection[str]) -> Tensor:
