@@ -13,28 +13,28 @@ from torch import Tensor
 from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.collaborative.placement import NEW, TAKEN, Lie, Placement
 from multimodal_rec.collaborative.weighing import weigh
+from multimodal_rec.displacement import Displacement, first
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.validation import Kind, Validator
 
 ResultT = TypeVar("ResultT")
 FEWEST = 20
 """People who must have taken something of a kind in the validation part before it may set that kind's weights."""
-LOSS = 0.01
-"""Share of their NDCG@10 that known items may lose to new ones ranked among them; at test it comes out larger."""
+LOSS = 0.015
+"""Share of their NDCG@10 that known items may be expected to lose to new ones ranked among them."""
 _KINDS: dict[int, Kind] = {NEW: "new", TAKEN: "known"}
 _SPREADS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Spreads of new items' scores that are tried, in those of known ones."""
 _HEIGHT = 8.0
 """How far above or below the mean of known items new ones are tried, in standard deviations."""
-_STEPS_BACK = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def balance(blend: Blend, validator: Validator, place: Callable[[], None]) -> None:
     """Set weights and height to those that rank the validation part best.
 
     Each kind's weights by its own ranking, the other kind out of sight: in one ranking the kind with more to be found
-    would set both. Then one scale and one height place new items among known ones, as high as gains most while known
-    ones keep all but `LOSS`. A kind of which validation says too little has the other's weights, and no place.
+    would set both. Then one scale and one height place new items among known ones, as high as known ones are expected
+    to lose no more than `LOSS` by it. A kind of which validation says too little has the other's weights, and no place.
     `place`: tells the placement how items lie under the weights that the blend has by then.
     """
     start = blend.weights.clone()
@@ -72,20 +72,28 @@ class _Place(NamedTuple):
 
 def _placed(new: _Rankings, known: _Rankings, weights: Tensor) -> _Place:
     """The place at which most is gained of both kinds together."""
-    least = (1 - LOSS) * known.ndcg(weights, alone=TAKEN)
-    spread = known.ratio(weights)
+    displacement = Displacement(known.ranked(weights, TAKEN), ndcg=known.ndcg(weights, alone=TAKEN))
+    heads, lie = first(known.ranked(weights, NEW)), known.lie
+    ratio = known.ratio(weights)
+
+    def bearable(height: float, scale: float) -> bool:
+        return displacement.kept(_moved(heads, lie, _Place(scale, height))) >= 1 - LOSS
+
     # Below everything else nothing is lost and nothing found.
-    best, found = 0.0, _Place(spread, -_HEIGHT)
+    best, found = 0.0, _Place(ratio, -_HEIGHT)
     for share in _SPREADS:
-        scale = share * spread
-        highest = _highest(lambda height, s=scale: known.ndcg(weights, place=_Place(s, height)) >= least, _HEIGHT)
-        for step in _STEPS_BACK:
-            place = _Place(scale, highest - step)
-            kept = known.ndcg(weights, place=place)
-            gained = new.people * new.ndcg(weights, place=place) + known.people * kept
-            if kept >= least and gained > best:
-                best, found = gained, place
+        scale = share * ratio
+        place = _Place(scale, _highest(partial(bearable, scale=scale), _HEIGHT))
+        gained = sum(ranking.people * ranking.ndcg(weights, place=place) for ranking in (new, known))
+        if gained > best:
+            best, found = gained, place
     return found
+
+
+def _moved(scores: np.ndarray, lie: Lie, place: _Place) -> np.ndarray:
+    """Scores (person, item) of new items, where they stand among known ones."""
+    new, known, spread = (each.numpy() for each in lie)
+    return (scores - new) * place.scale + known + place.height * spread
 
 
 def _highest(holds: Callable[[float], bool], limit: float) -> float:
@@ -118,6 +126,7 @@ class _Rankings:
         self._taken = self._scorer.taken.cpu().numpy()
         self._parts: list[list[np.ndarray]] = []
         self._asked: list[np.ndarray] = []
+        self._hidden: list[np.ndarray] = []
         self._lies: list[Lie] = []
 
         def record(_: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
@@ -125,6 +134,11 @@ class _Rankings:
                 _alone(blend, column, partial(scorer.rank, people, contexts)) for column, scorer in enumerate(scorers)
             ]
             self._parts.append(own)
+            hidden = np.zeros(own[0].shape, dtype=bool)
+            history = self._scorer.people.histories(people, whole=True)
+            row, event = np.nonzero(history.present.cpu().numpy())
+            hidden[row, history.item_index.cpu().numpy()[row, event]] = True
+            self._hidden.append(hidden)
             self._asked.append(self._scorer.search_queries(people, contexts)[:, :-1])
             return own[0]
 
@@ -137,6 +151,17 @@ class _Rankings:
         for asked in self._asked:
             lie = placement.lie(torch.from_numpy(asked).to(placement.centre.device))
             self._lies.append(Lie(*(each.cpu().unsqueeze(1) for each in lie)))
+
+    @property
+    def lie(self) -> Lie:
+        """How the scores of all these people lie."""
+        return Lie(*(torch.cat(each) for each in zip(*self._lies, strict=True)))
+
+    def ranked(self, weights: Tensor, kind: int) -> np.ndarray:
+        """Scores (person, item) of the items of one kind, -inf of what a person has taken."""
+        batches = zip(self._parts, self._hidden, strict=True)
+        scores = [np.where(hidden, -np.inf, self._blended(parts, weights)) for parts, hidden in batches]
+        return np.concatenate(scores)[:, self._taken == (kind == TAKEN)]
 
     def ratio(self, weights: Tensor) -> float:
         """How much further apart a person's scores of known items lie than those of new ones, the mean over people."""
@@ -156,9 +181,7 @@ class _Rankings:
             batch = next(batches)
             scores = self._blended(self._parts[batch], weights)
             if place is not None:
-                new, known, spread = (each.numpy() for each in self._lies[batch])
-                moved = (scores - new) * place.scale + known + place.height * spread
-                scores = np.where(self._taken, scores, moved)
+                scores = np.where(self._taken, scores, _moved(scores, self._lies[batch], place))
             return scores if alone is None else np.where(self._taken == (alone == TAKEN), scores, -np.inf)
 
         return self._validator.ndcg_of(blended, self._scorer, kind=self._kind)
