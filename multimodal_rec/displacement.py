@@ -17,8 +17,8 @@ class Displacement:
 
     Which one is not taken from what was found: a handful of people, those whose film happened to lie in the tenth
     place, would decide. The chance of each known item is instead a softmax of the person's scores, as sharp as to give
-    the NDCG that was measured. On halves of MovieLens' people, at a bound of 1%, what the other half lost had a
-    deviation of .5% in place of 1.1% (`benchmarks/cold_and_warm.py`).
+    the NDCG that was measured. Chosen on half of MovieLens' people at a bound of 1%, what the other half lost had a
+    deviation of .5% in place of 1.1% (docs/log.md).
     """
 
     def __init__(self, known: np.ndarray, *, ndcg: float) -> None:
