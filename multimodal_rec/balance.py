@@ -23,9 +23,9 @@ FEWEST = 20
 LOSS = 0.015
 """Share of their NDCG@10 that known items may be expected to lose to new ones ranked among them."""
 _KINDS: dict[int, Kind] = {NEW: "new", TAKEN: "known"}
-_SPREADS = (1 / 8, 1 / 4, 1 / 2, 1.0)
+_SPREADS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Spreads of new items' scores that are tried, in those of known ones."""
-_HEIGHT = 8.0
+_HEIGHT = 32.0
 """How far above or below the mean of known items new ones are tried, in standard deviations."""
 
 
@@ -84,6 +84,8 @@ def _placed(new: _Rankings, known: _Rankings, weights: Tensor) -> _Place:
     for share in _SPREADS:
         scale = share * ratio
         place = _Place(scale, _highest(partial(bearable, scale=scale), _HEIGHT))
+        if not bearable(place.height, scale):
+            continue
         gained = sum(ranking.people * ranking.ndcg(weights, place=place) for ranking in (new, known))
         if gained > best:
             best, found = gained, place
@@ -97,11 +99,11 @@ def _moved(scores: np.ndarray, lie: Lie, place: _Place) -> np.ndarray:
 
 
 def _highest(holds: Callable[[float], bool], limit: float) -> float:
-    """The largest number within ± `limit`, to a 256th of it, at which `holds` is still true."""
+    """The largest number within ± `limit`, to a 2048th of it, at which `holds` is still true; -`limit` without."""
     low, high = -limit, limit
     if holds(high):
         return high
-    for _ in range(9):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low

@@ -103,5 +103,5 @@ def test_new_items_are_found_among_known_ones_and_known_ones_stay_where_they_wer
 
 @pytest.mark.parametrize("holds", [lambda x: x <= 1.3, lambda x: x <= 9, lambda x: x < -9])
 def test_the_highest_offset_that_holds(holds: Callable[[float], bool]) -> None:
-    expected = max((x for x in np.linspace(-4, 4, 2049) if holds(float(x))), default=-4.0)
-    assert _highest(holds, 4.0) == pytest.approx(expected, abs=8 / 256)
+    expected = max((x for x in np.linspace(-4, 4, 4097) if holds(float(x))), default=-4.0)
+    assert _highest(holds, 4.0) == pytest.approx(expected, abs=8 / 2048)
