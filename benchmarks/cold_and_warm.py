@@ -56,7 +56,7 @@ def main() -> None:
     beside = evaluate_ranking(nearest.score, of_cold.interactions, known=rest.interactions, item_ids=ids)
     print(f"cold films among all: content k-NN {beside.means()['ndcg@10']:.4f}", flush=True)
     for seed in options.seeds:
-        training = replace(task.training, seed=seed, progress=False)
+        training = replace(task.training, seed=seed, progress=False, cache_dir=str(options.out / "cache"))
         recommender = Recommender(task.config).fit(train, valid=valid, training=training, refit=True)
         cold, among_all = recommender.evaluate(of_cold), recommender.evaluate(of_warm).means()["ndcg@10"]
         alone = recommender.evaluate(of_warm, candidates=warm).means()["ndcg@10"]

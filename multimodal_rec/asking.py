@@ -38,6 +38,7 @@ class _Read(NamedTuple):
     taste: Taste
     person: Tensor
     sides: Tensor | None
+    """Before the level, which depends on the context."""
 
     def of(self, place: int) -> _Read:
         chosen = slice(place, place + 1)
@@ -77,7 +78,10 @@ class Asking:
         context = torch.from_numpy(contexts).to(self._tokens.device)
         if "context" in self._hidden:
             context = torch.zeros_like(context)
-        return Asked(self._model.query.ask(read.taste, read.person, context), read.sides)
+        queries, blend = self._model.query.ask(read.taste, read.person, context), self._model.blend
+        if blend is None or read.sides is None:
+            return Asked(queries, None)
+        return Asked(queries, blend.levelled(self._model.fused_side(queries), read.sides))
 
     def _read_before(self, people: Sequence[str | Person]) -> _Read:
         found = [self._remembered.get(person) if isinstance(person, str) else None for person in people]

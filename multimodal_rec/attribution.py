@@ -132,6 +132,7 @@ class Explainer:
             nothing = whole._replace(present=torch.zeros_like(whole.present))
             both = [self._model.blend.people(events, self._vectors, features) for events in (nothing, whole)]
             sides = torch.cat(both)[states[:, 0].long()]
+            sides = self._model.blend.levelled(self._model.fused_side(queries), sides)
         return _Asked(["history", *groups], queries, sides, QueryInput(whole, features, context))
 
     def _worth(self, row: int, here: list[int], asked: _Asked) -> np.ndarray:

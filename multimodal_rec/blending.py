@@ -28,6 +28,7 @@ from multimodal_rec.collaborative.settings import (
 )
 from multimodal_rec.fields import FieldEncoder
 from multimodal_rec.model import ItemFeatures, RecommenderModel
+from multimodal_rec.placing import place
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.validation import Validator
@@ -43,8 +44,8 @@ class Choice(NamedTuple):
     """Score → passes over the log."""
     weights: Tensor
     """As of `Blend.weights`."""
-    offset: Tensor
-    """As of `Blend.offset`."""
+    height: float | None
+    """As of `Placement.height`; None where new items have no place."""
 
 
 def blend_in(
@@ -75,14 +76,24 @@ def blend_in(
         fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
         scores[name], epochs[name] = fitted.score, fitted.epochs
     maps = [_map(score, log, data.behaviour.present) for score in scores.values()]
-    model.blend = Blend(scores, Expectation.of(maps, log.content, details=details)).to(model.log_temperature.device)
+    expectation = Expectation.of(maps, log.content, details=details)
+    blend = Blend(scores, expectation, fused_dim=model.fused_dim).to(model.log_temperature.device)
+    model.blend = blend
+
+    @torch.inference_mode()
+    def place_items() -> None:
+        device = blend.weights.device
+        place(model, model.scored(data.items.to(device), blend.learned.to(device)))
+
     if choice is not None:
-        model.blend.weights.copy_(choice.weights)
-        model.blend.offset.copy_(choice.offset)
+        blend.weights.copy_(choice.weights)
+        if choice.height is not None:
+            blend.placement.height.fill_(choice.height)
+            place_items()
         return choice
     if validator is not None:
-        balance(model.blend, validator)
-    return Choice(epochs, model.blend.weights.clone(), model.blend.offset.clone())
+        balance(blend, validator, place_items)
+    return Choice(epochs, blend.weights.clone(), float(blend.placement.height) if blend.placement.learned else None)
 
 
 def _map(score: CollaborativeScore, log: Log, taken: np.ndarray) -> ContentMap:

@@ -108,9 +108,15 @@ def _profile_tower(config: TowerConfig | None, *, seed: int, load_weights: bool)
 
 
 def build_blend(
-    config: RecommenderConfig, vocabulary: Vocabulary, blocks: Sequence[str], weights: Mapping[str, Tensor]
+    config: RecommenderConfig,
+    vocabulary: Vocabulary,
+    blocks: Sequence[str],
+    weights: Mapping[str, Tensor],
+    *,
+    fused_dim: int,
 ) -> Blend:
-    """The blend that these weights are the state of; `blocks`: the kinds of content that its expectation reads."""
+    """The blend that these weights are the state of; `blocks`: the kinds of content that its expectation reads;
+    `fused_dim`: as of the model."""
     scores: dict[str, CollaborativeScore] = {}
     for name, settings in config.collaborative.items():
         own = {key.removeprefix(f"scores.{name}."): value for key, value in weights.items()}
@@ -124,7 +130,8 @@ def build_blend(
     details = AttributeDetails(vocabulary.attributes.columns)
     widths = {block: len(weights[f"content.weight_{place}"]) for place, block in enumerate(blocks)}
     width = sum(score.width for score in scores.values())
-    blend = Blend(scores, Expectation(widths, width, rank=len(weights["content.up"]), details=details))
+    expectation = Expectation(widths, width, rank=len(weights["content.up"]), details=details)
+    blend = Blend(scores, expectation, fused_dim=fused_dim)
     blend.load_state_dict(dict(weights))
     return blend
 

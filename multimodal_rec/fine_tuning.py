@@ -21,6 +21,7 @@ from multimodal_rec.features import ContentFeatures
 from multimodal_rec.history import Events, Histories
 from multimodal_rec.model import ItemFeatures, ModalityFeatures, RecommenderModel
 from multimodal_rec.people import People, person_features
+from multimodal_rec.placing import place, scored_items
 from multimodal_rec.profiles import ProfileReader
 from multimodal_rec.refitting import Pace, refitted
 from multimodal_rec.refreshing import rows_to_write, with_behaviour
@@ -131,6 +132,9 @@ def fine_tuned(trained: Trained, log: pd.DataFrame, how: FineTune) -> tuple[Trai
     taken = behaviour.present
     learned = {item_id: features[row] for row, item_id in enumerate(table.ids) if taken[row]}
     fused = with_behaviour(model.eval(), table, table.ids, learned)
+    if model.blend is not None and model.blend.placement.learned:
+        model.blend = copy.deepcopy(model.blend)
+        place(model, scored_items(fused, model.log_temperature.device))
     before = _remembered(trained, told, table)
     tuned = replace(
         trained,

@@ -297,6 +297,15 @@ class RecommenderModel(nn.Module):
         taken = present[:, -1]
         return torch.cat([fused * self.blend.own(taken).unsqueeze(1), self.blend.items(vectors, taken)], dim=1)
 
+    @property
+    def fused_dim(self) -> int:
+        """How many numbers the fused parts of an item are."""
+        return len(self.parts) * self.shape.embedding_dim
+
+    def fused_side(self, queries: Tensor) -> Tensor:
+        """What retrieval multiplies the fused parts of items with, (query, part · dim)."""
+        return queries.flatten(start_dim=1) / self.log_temperature.exp()[0]
+
     def queries(self, inputs: QueryInput, tokens: Tensor, present: Tensor) -> Tensor:
         """Queries (query, part, dim) of people in contexts, over the items that their histories index."""
         return F.dropout(self.query(inputs, tokens, present), self.dropout, self.training)

@@ -226,7 +226,7 @@ class Scorer:
 
     def _flat(self, asked: Asked) -> Tensor:
         """What retrieval multiplies with item embeddings, (person, part · dim + score dim)."""
-        flat = asked.queries.flatten(start_dim=1) / self._model.log_temperature.exp()[0]
+        flat = self._model.fused_side(asked.queries)
         return flat if asked.sides is None else torch.cat([flat, asked.sides], dim=1)
 
     def _shown(self, without: Collection[str]) -> Tensor:

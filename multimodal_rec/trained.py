@@ -133,7 +133,8 @@ class Trained:
         if about["content_blocks"]:
             under = {name: tensor for name, tensor in weights.items() if name.startswith("blend.")}
             blended = {name.removeprefix("blend."): tensor for name, tensor in under.items()}
-            model.blend = build_blend(config, vocabulary, about["content_blocks"], blended)
+            blocks, fused_dim = about["content_blocks"], model.fused_dim
+            model.blend = build_blend(config, vocabulary, blocks, blended, fused_dim=fused_dim)
         model.load_state_dict(weights)
         layout = store_layout(model)
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

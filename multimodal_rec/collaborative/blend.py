@@ -10,32 +10,29 @@ from torch import Tensor, nn
 
 from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.placement import Placement
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
-
-NEW, TAKEN = 0, 1
-"""Rows of a blend's weights."""
 
 
 @final
 class Blend(nn.Module):
-    """score(person, i) = w_0 · model(person, i) + Σ_s w_s ⟨people_s(person), items_s(i)⟩ + b
+    """score(person, i) = w_0 · model(person, i) + Σ_s w_s ⟨people_s(person), items_s(i)⟩ + level(person)
 
-    with weights w of their own for items that somebody took and for new ones, and b added to new ones alone. Scores
-    are trained apart and weighed on validation: what one of them fits too closely no other has to make up for.
+    with weights w of their own for items that somebody took and for new ones, and the level added to new ones alone.
+    Scores are trained apart and weighed on validation: what one of them fits too closely no other has to make up for.
     """
 
     weights: Tensor
     """Buffer (2, 1 + score): for new items, then for those that somebody took; the model's own weight first."""
-    offset: Tensor
-    """Buffer (): what is added to the scores of new items, which stand among known ones by it."""
 
-    def __init__(self, scores: Mapping[str, CollaborativeScore], content: Expectation) -> None:
+    def __init__(self, scores: Mapping[str, CollaborativeScore], content: Expectation, *, fused_dim: int = 0) -> None:
+        """`fused_dim`: numbers of an item embedding that stand before those of the scores."""
         super().__init__()
         self.scores = nn.ModuleDict(scores)
         self.content = content
         self.register_buffer("weights", torch.ones(2, 1 + len(scores)))
-        self.register_buffer("offset", torch.zeros(()))
+        self.placement = Placement(fused_dim + self.dim - 1)
 
     @property
     def learned(self) -> Tensor:
@@ -77,18 +74,27 @@ class Blend(nn.Module):
         """The items' side of all scores, weighed, (item, dim)."""
         weights = self.weights[taken.long(), 1:]
         sides = [score.items(part) for score, part in zip(self._scores(), self._split(vectors), strict=True)]
-        added = torch.where(taken, 0.0, self.offset).unsqueeze(1)
-        return torch.cat([*(side * weights[:, [index]] for index, side in enumerate(sides)), added], dim=1)
+        new = (~taken).to(vectors.dtype).unsqueeze(1)
+        return torch.cat([*(side * weights[:, [index]] for index, side in enumerate(sides)), new], dim=1)
 
     def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
-        """The people's side of all scores, (person, dim); arguments as of `CollaborativeScore.people`."""
+        """The people's side of all scores but for the level, (person, dim - 1); arguments as of
+        `CollaborativeScore.people`."""
         if history.item_index.numel() < len(vectors):
             # A few people over many items: only what they took is touched.
             taken, place = history.item_index.unique(return_inverse=True)
             history, vectors = history._replace(item_index=place), vectors.index_select(0, taken)
         parts = zip(self._scores(), self._split(vectors), strict=True)
         sides = [score.people(history, part, person) for score, part in parts]
-        return torch.cat([*sides, person.new_ones(len(person), 1)], dim=1)
+        return torch.cat(sides, dim=1)
+
+    def levelled(self, fused: Tensor, sides: Tensor) -> Tensor:
+        """The people's side of all scores, (person, dim).
+
+        `fused`: (person, fused dim), what the fused parts of items are multiplied by; `sides`: as `people` gives them.
+        """
+        level = self.placement(torch.cat([fused, sides], dim=1))
+        return torch.cat([sides, level.unsqueeze(1)], dim=1)
 
     def own(self, taken: Tensor) -> Tensor:
         """How much the model's own score counts for each item, (item,)."""
