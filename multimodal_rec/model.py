@@ -153,6 +153,10 @@ class RecommenderModel(nn.Module):
             raise TypeError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a Tower.")
         return tower
 
+    def use_int8(self) -> int:
+        """Give the towers' backbones int8 weights, for good, as `Tower.use_int8` does; how many layers have them."""
+        return sum(self.tower(name).use_int8() for name in self.towers)
+
     @property
     def max_windows(self) -> dict[str, int]:
         """Modality → how many pictures, windows or frames of an item its tower reads at most."""
