@@ -286,6 +286,14 @@ class RecommenderModel(nn.Module):
             hash_state(digest, module.state_dict())
         return digest.hexdigest()[:16]
 
+    def score_fingerprint(self) -> str:
+        """16 hexadecimal digits over all weights that turn stored items and people into ranking scores."""
+        digest = hashlib.sha256(self.item_fingerprint().encode())
+        for module in (self.query, self.ranking):
+            hash_state(digest, module.state_dict())
+        hash_state(digest, {"log_temperature": self.log_temperature})
+        return digest.hexdigest()[:16]
+
     def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
         """The parts of each item as one, (item, part · dim)."""
         return self.fusion(tokens, present)

@@ -72,7 +72,7 @@ class Int8Linear(nn.Module):
                 self._packed = torch.ops.quantized.linear_prepack(whole, None)
         return self._packed
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._packed = None
         super()._load_from_state_dict(*args)
 

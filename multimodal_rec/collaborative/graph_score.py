@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.collaborative.bag import weighed_sums
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
 
@@ -40,9 +41,7 @@ class GraphScore(CollaborativeScore):
             return vectors.new_zeros(len(history.present), self.dim)
         kind = torch.where(history.kind < len(self.taking), history.kind, 0)
         counts = (self.taking[kind] * (history.present & _first_of_each(history))).to(vectors.dtype)
-        total = F.embedding_bag(
-            history.item_index, vectors[:, : self.dim].contiguous(), per_sample_weights=counts, mode="sum"
-        )
+        total = weighed_sums(vectors[:, : self.dim], history.item_index, counts)
         return F.normalize(total, dim=1) / self.temperature
 
 
