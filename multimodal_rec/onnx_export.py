@@ -25,7 +25,7 @@ from multimodal_rec.people import Person
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.trained import Trained
 from multimodal_rec.trial_batch import trial_batch
-from towers import Tower
+from towers import TowerBatch
 
 _FORMAT = 1
 _TRIED_ITEMS, _TRIED_PEOPLE, _TRIED_CANDIDATES = 8, 32, 1000
@@ -92,7 +92,7 @@ def export_graphs(
             axes = made.graph.axes(made.example)
             _write(made.graph, made.example, axes, path)
             difference = max(_difference(made.graph, path, trial) for trial in made.trials)
-        except Exception as error:  # noqa: BLE001 - whatever torch or a network says of it, the others are written
+        except Exception as error:
             path.unlink(missing_ok=True)
             reasons[name] = f"{type(error).__name__}: {_first_line(error)}"
             continue
@@ -115,8 +115,8 @@ def export_graphs(
     (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
     if reasons:
         raise OnnxError(
-            f"{len(reasons)} of {len(reasons) + len(graphs)} graphs could not be exported to '{folder}'; the others are "
-            "there. Expected networks that torch can export and that onnxruntime runs alike. Run these parts with "
+            f"{len(reasons)} of {len(reasons) + len(graphs)} graphs could not be exported to '{folder}'; the others "
+            "are there. Expected networks that torch can export and that onnxruntime runs alike. Run these parts with "
             "torch, or give their towers another backbone.",
             reasons,
         )
@@ -136,13 +136,13 @@ def _tower_job(model: RecommenderModel, name: str, trained: Trained, items: pd.D
     content = None if items is None else model.content_of(items, trained.schema)
     batch = trial_batch(tower, trained.config.towers[name], content, _TRIED_ITEMS).batch
     example = graph.inputs(batch, least_slots=2)
-    trials = [graph.inputs(batch), graph.inputs(_first(tower, batch))]
+    trials = [graph.inputs(batch), graph.inputs(_first(batch))]
     backbone = tower.backbone
     about = {"prepared_by": dict(backbone.describe()), "max_windows": tower.max_windows}
     return _Job(graph, model.modality_fingerprint(name), example, trials, about)
 
 
-def _first(tower: Tower, batch: Any) -> Any:
+def _first(batch: TowerBatch) -> TowerBatch:
     count = int(batch.counts[0])
     windows = {name: tensor[:count] for name, tensor in batch.windows.items()}
     return batch._replace(windows=windows, counts=batch.counts[:1])

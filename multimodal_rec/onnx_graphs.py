@@ -70,7 +70,7 @@ class TowerGraph(nn.Module):
         return {**batch.windows, "place": place, "present": present}
 
     def axes(self, example: Mapping[str, Tensor]) -> Axes:
-        """Windows, items and slots may be of any number, the tokens of a text too; the rest is as the example has it."""
+        """Windows, items, slots and a text's tokens may be of any number; the rest is as the example has it."""
         found: dict[str, tuple[str | int, ...]] = {}
         for name, tensor in example.items():
             rest: list[str | int] = list(tensor.shape[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -32,8 +32,8 @@ class OnnxScorer:
         if graph is None or graph["fingerprint"] != scorer.fingerprint:
             found = "none" if graph is None else graph["fingerprint"]
             raise OnnxError(
-                f"the graph 'score' in '{folder}' is of fingerprint {found}. Expected {scorer.fingerprint}, that of the "
-                "model whose items are to be ranked. Export this model, or load the one that was exported.",
+                f"the graph 'score' in '{folder}' is of fingerprint {found}. Expected {scorer.fingerprint}, that of "
+                "the model whose items are to be ranked. Export this model, or load the one that was exported.",
             )
         self._scorer = scorer
         self._blended = "item_sides" in graph["inputs"]
