@@ -168,7 +168,7 @@ class ServiceVerbs(ABC):
         return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
 
     def export_onnx(
-        self, folder: str | Path, *, items: pd.DataFrame | None = None, tolerance: float = 1e-4
+        self, folder: str | Path, *, items: pd.DataFrame | None = None, tolerance: float | None = None
     ) -> OnnxReport:
         """Write each tower and the scoring path as ONNX graphs that run without this library; `export_graphs`.
 
