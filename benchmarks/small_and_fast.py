@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from multimodal_rec import Catalogue, Recommender, RecommenderConfig, TowerConfig, TrainingConfig, write_sample
+from multimodal_rec import Catalogue, Recommender, TowerConfig, TrainingConfig, default_config, write_sample
 from multimodal_rec.item_stream import item_stream
 from multimodal_rec.onnx_graphs import TowerGraph
 from multimodal_rec.onnx_scorer import OnnxScorer, session
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.trial_batch import trial_batch
+from towers import TowerBatch
 
 TOWERS = {
     "text": TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen"),
@@ -66,7 +68,7 @@ def fitted(out: Path, epochs: int) -> tuple[Recommender, Catalogue]:
     )
     if not (out / "model").exists():
         train, valid, _ = catalogue.split("time", valid=0.1, test=0.1)
-        config = RecommenderConfig(TOWERS)
+        config = replace(default_config(catalogue.schema), towers=TOWERS)
         recommender = Recommender(config).fit(
             train, valid=valid, training=TrainingConfig(device="cpu", epochs=epochs, seed=0, progress=False)
         )
@@ -149,52 +151,34 @@ def main() -> None:
         sizes = ", ".join(f"{graph} {size / 1e6:.2f}" for graph, size in report.sizes.items())
         print(f"| ONNX, {name} | {sizes} |")
 
+    model = exact._fitted().model
+    rows = np.resize(np.arange(len(exact._ready().ids)), options.candidates).tolist()
     print("\n| threads | what | variant | a second | wall ms | processor ms |\n|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         for tower in TOWERS:
-            speeds(tower, exact, small, catalogue, folders, options.batch, threads, options.pairs)
-        scorer = exact._ready()
-        rows = np.resize(np.arange(len(scorer.ids)), options.candidates).tolist()
-        context = exact._contexts(CONTEXTS[0], 1)
+            batch = tried(exact, catalogue, tower, options.batch)
+            graphs = {name: session(folder / f"{tower}.onnx", threads) for name, folder in folders.items()}
+            feed = {each: tensor.numpy() for each, tensor in TowerGraph(model, tower).inputs(batch).items()}
+            run: dict[str, Callable[[], object]] = {
+                "torch, float": partial(exact.towers[tower], batch),
+                "torch, int8": partial(small.towers[tower], batch),
+                "ONNX, float": partial(graphs["float"].run, None, feed),
+                "ONNX, int8": partial(graphs["int8"].run, None, feed),
+            }
+            with torch.inference_mode():
+                show(threads, f"{tower} tower", turns(run, options.pairs), options.batch)
+        asked = (people[:1], exact._contexts(CONTEXTS[0], 1), rows)
         graph = exact.onnx_scorer(folders["float"], num_threads=threads)
-        took = turns(
-            {
-                "torch": lambda rank=scorer.rank: rank(people[:1], context, rows),
-                "ONNX": lambda rank=graph.rank: rank(people[:1], context, rows),
-            },
-            4 * options.pairs,
-        )
-        show(threads, f"scores of {options.candidates} items for one person", took, 1)
+        both = {"torch": partial(exact._ready().rank, *asked), "ONNX": partial(graph.rank, *asked)}
+        show(threads, f"scores of {options.candidates} items for one person", turns(both, 4 * options.pairs), 1)
 
 
-def speeds(
-    tower: str,
-    exact: Recommender,
-    small: Recommender,
-    catalogue: Catalogue,
-    folders: Mapping[str, Path],
-    size: int,
-    threads: int,
-    pairs: int,
-) -> None:
-    """Print how fast each variant of a tower is on one prepared batch."""
-    model = exact._fitted().model
-    content = model.content_of(catalogue.items, exact._fitted().schema)
-    batch = trial_batch(exact.towers[tower], TOWERS[tower], content, size).batch
-    feed = {name: tensor.numpy() for name, tensor in TowerGraph(model, tower).inputs(batch).items()}
-    graphs = {name: session(folder / f"{tower}.onnx", threads) for name, folder in folders.items()}
-    with torch.inference_mode():
-        took = turns(
-            {
-                "torch, float": lambda: exact.towers[tower](batch),
-                "torch, int8": lambda: small.towers[tower](batch),
-                "ONNX, float": lambda: graphs["float"].run(None, feed),
-                "ONNX, int8": lambda: graphs["int8"].run(None, feed),
-            },
-            pairs,
-        )
-    show(threads, f"{tower} tower", took, size)
+def tried(recommender: Recommender, catalogue: Catalogue, tower: str, size: int) -> TowerBatch:
+    """A prepared batch of real items."""
+    trained = recommender._fitted()
+    content = trained.model.content_of(catalogue.items, trained.schema)
+    return trial_batch(recommender.towers[tower], TOWERS[tower], content, size).batch
 
 
 def show(threads: int, what: str, took: Mapping[str, Took], count: int) -> None:
