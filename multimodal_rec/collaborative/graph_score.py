@@ -49,7 +49,8 @@ def _first_of_each(history: HistoryBatch) -> Tensor:
     """Bool (person, event): whether the item is there for the first time; what is taken twice is liked once."""
     # Padding goes behind all items, so that it is never what came first.
     item = history.item_index.where(history.present, torch.iinfo(torch.int64).max)
-    ordered, place = item.sort(dim=1, stable=True)
+    # ONNX knows one way to sort, which is stable.
+    ordered, place = item.sort(dim=1) if torch.compiler.is_exporting() else item.sort(dim=1, stable=True)
     is_first = torch.ones_like(history.present)
     is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return torch.zeros_like(is_first).scatter(1, place, is_first)
