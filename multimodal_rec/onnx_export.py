@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from multimodal_rec.errors import OnnxError
+from multimodal_rec.errors import OnnxError, StoreError
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.onnx_graphs import Axes, ScoreGraph, TowerGraph
 from multimodal_rec.onnx_scorer import ABOUT, item_tensors, missing, query_tensors, session
@@ -74,9 +74,15 @@ def export_graphs(
     `items`: raw items that towers are checked with, made-up ones where there are none; the score is checked with what
     is stored. Raises `OnnxError` where a graph cannot be exported or differs by more than `tolerance` of its largest
     number (None: 1e-4, and 5e-2 for towers of int8 weights, which make steps of what float leaves to the order of its
-    sums), after all others were written; `ConfigError` without the extra `onnx`.
+    sums), after all others were written; `ConfigError` without the extra `onnx`,
+    `StoreError` where the store holds no items of this model.
     """
     _check_installed()
+    if not scorer.ids:
+        raise StoreError(
+            "the store holds no items of this model, and graphs are checked with some. Expected embedded items. Embed "
+            "them with embed(items) first."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     # While graphs of two models may lie here, nothing says what they are.
     (folder / ABOUT).unlink(missing_ok=True)

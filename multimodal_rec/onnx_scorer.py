@@ -91,8 +91,6 @@ def query_tensors(
     tensors = {f"history_{name}": tensor.numpy() for name, tensor in history._asdict().items() if name != "item_index"}
     tensors["history_item"] = index[: history.present.numel()].reshape(shown)
     tensors |= {"person": scorer.people.features(people).numpy(), "context": contexts}
-    if not len(scorer.ids):
-        taken = taken[:0]
     tensors |= {"taken_tokens": scorer.table.tokens[taken], "taken_present": scorer.table.present[taken]}
     if blended:
         kept = {"kind": whole.kind, "value": whole.value, "age_days": whole.age_days, "present": whole.present}

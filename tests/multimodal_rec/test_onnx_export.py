@@ -18,7 +18,7 @@ from multimodal_rec.builders import build_tower
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
 from multimodal_rec.config import TowerConfig
-from multimodal_rec.errors import ConfigError, OnnxError
+from multimodal_rec.errors import ConfigError, OnnxError, StoreError
 from multimodal_rec.model import ModelShape, RecommenderModel
 from multimodal_rec.onnx_export import _difference, _write
 from multimodal_rec.onnx_graphs import TowerGraph
@@ -156,6 +156,11 @@ def test_without_the_extra_it_is_named(own: Recommender, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install multimodal-rec\[onnx\]"):
         own.export_onnx(tmp_path)
+
+
+def test_a_model_without_items_is_refused(own: Recommender, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"holds no items of this model.*embed\(items\) first"):
+        own.quantised().export_onnx(tmp_path)
 
 
 @pytest.fixture(scope="module")
