@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MediaError,
         MultimodalRecError,
         NotFittedError,
+        OnnxError,
         SplitError,
         StoreError,
         UnknownIdError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from multimodal_rec.explanation import Explanation
     from multimodal_rec.fine_tuning import FineTune
     from multimodal_rec.mmrec import read_mmrec
+    from multimodal_rec.onnx_export import OnnxReport
+    from multimodal_rec.onnx_scorer import OnnxScorer
     from multimodal_rec.people import Person
     from multimodal_rec.ray_engine import RayEngine
     from multimodal_rec.recommendations import Recommendations
@@ -85,6 +88,9 @@ __all__ = [
     "MultimodalRecError",
     "MustHave",
     "NotFittedError",
+    "OnnxError",
+    "OnnxReport",
+    "OnnxScorer",
     "Person",
     "Query",
     "RankingTask",
@@ -135,6 +141,8 @@ _HOMES = {
     "ItemItemConfig": "collaborative.settings",
     "MMR": "reranking.marginal_relevance",
     "MustHave": "reranking.rules",
+    "OnnxReport": "onnx_export",
+    "OnnxScorer": "onnx_scorer",
     "Person": "people",
     "Query": "retrieval",
     "RankingTask": "evaluation.protocol",

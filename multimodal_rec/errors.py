@@ -11,6 +11,7 @@ MultimodalRecError
 ├── MediaError (OSError)           a media file that is missing, unreadable or unsafe
 ├── StoreError (OSError)           a store that is absent, or holds another model's embeddings
 ├── EngineError (RuntimeError)     workers that cannot be placed, or die of more than an item
+├── OnnxError (RuntimeError)       graphs that cannot be exported, or are of another model; carries a reason a graph
 └── NotFittedError (RuntimeError)  a verb that needs `fit` or `load` first
 """
 
@@ -104,6 +105,14 @@ class StoreError(MultimodalRecError, OSError):
 
 class EngineError(MultimodalRecError, RuntimeError):
     """Workers of another engine that cannot be placed, or that ended without a reason of their own."""
+
+
+class OnnxError(MultimodalRecError, RuntimeError):
+    """Graphs that cannot be exported, are not there, or are another model's. `reasons`: graph → what was wrong."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        self.reasons = dict(reasons or {})
+        super().__init__("\n".join([message, *(f"{name}: {why}" for name, why in self.reasons.items())]))
 
 
 class NotFittedError(MultimodalRecError, RuntimeError):

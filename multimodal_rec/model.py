@@ -153,6 +153,10 @@ class RecommenderModel(nn.Module):
             raise TypeError(f"towers['{modality}'] is a {type(tower).__name__}. Expected a Tower.")
         return tower
 
+    def use_int8(self) -> int:
+        """Give the towers' backbones int8 weights, for good, as `Tower.use_int8` does; how many layers have them."""
+        return sum(self.tower(name).use_int8() for name in self.towers)
+
     @property
     def max_windows(self) -> dict[str, int]:
         """Modality → how many pictures, windows or frames of an item its tower reads at most."""
@@ -280,6 +284,14 @@ class RecommenderModel(nn.Module):
         made_of = (self.attributes, self.behaviour, self.fusion, *([] if self.blend is None else [self.blend]))
         for module in made_of:
             hash_state(digest, module.state_dict())
+        return digest.hexdigest()[:16]
+
+    def score_fingerprint(self) -> str:
+        """16 hexadecimal digits over all weights that turn stored items and people into ranking scores."""
+        digest = hashlib.sha256(self.item_fingerprint().encode())
+        for module in (self.query, self.ranking):
+            hash_state(digest, module.state_dict())
+        hash_state(digest, {"log_temperature": self.log_temperature})
         return digest.hexdigest()[:16]
 
     def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:

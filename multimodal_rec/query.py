@@ -99,8 +99,8 @@ class QueryEncoder(nn.Module):
         return weight.unsqueeze(-1) * torch.einsum("qhpd,qpd->qhp", taken * gate_then, asked)
 
     def _taken(self, index: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
-        if index.numel() < len(tokens):
-            # A few people over a million items: only what they took is touched.
+        # A few people over a million items: only what they took is touched. A graph that is exported takes one way.
+        if torch.compiler.is_exporting() or index.numel() < len(tokens):
             return zero_absent(tokens[index] - self.centre, present[index])
         return zero_absent(tokens - self.centre, present)[index]
 

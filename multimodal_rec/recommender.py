@@ -25,6 +25,7 @@ from multimodal_rec.fitting import check_catalogue, fit_model
 from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
+from multimodal_rec.quantisation import quantised
 from multimodal_rec.ray_engine import Engine, ray_engine
 from multimodal_rec.service import ServiceVerbs
 from multimodal_rec.staleness import check_complete
@@ -203,6 +204,15 @@ class Recommender(ServiceVerbs):
             self._ready()  # What is loaded here answers until all tables are written.
             self._trained, self._scorer, report = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
         return report
+
+    def quantised(self) -> Recommender:
+        """A recommender over the same store whose towers' linear layers have int8 weights; this one stays as it is.
+
+        It is another model: `embed` its items before it is asked. Raises `ConfigError` where nothing can be quantised.
+        """
+        recommender = Recommender(self.config, store=self._store_uri)
+        recommender._trained = quantised(self._fitted())
+        return recommender
 
     def save(self, path: str | Path) -> Path:
         """Write configuration, vocabulary and weights to a folder: JSON and safetensors, and the log in a store."""

@@ -65,6 +65,16 @@ class Scorer:
         """Bool (item,): whether somebody took the item before the model was trained."""
         return self._present[:, -1]
 
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """What each item is to the collaborative scores, float32 (item, vector width)."""
+        return self._vectors.cpu().numpy()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over all weights that turn stored items and people into scores."""
+        return self._model.score_fingerprint()
+
     @classmethod
     def of_store(cls, job: EmbeddingJob, store: ItemStore, *, log: pd.DataFrame, length: int) -> Scorer:
         """A scorer over the rows that this job's model has in a store, with the people kept there.

@@ -19,6 +19,8 @@ from multimodal_rec.index import EXACT_UP_TO
 from multimodal_rec.index_folder import index_path
 from multimodal_rec.index_report import IndexReport
 from multimodal_rec.newcomers import check_stored, checked_ids, similar_stored, with_newcomers
+from multimodal_rec.onnx_export import OnnxReport, export_graphs
+from multimodal_rec.onnx_scorer import OnnxScorer
 from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, shortfalls
@@ -164,6 +166,19 @@ class ServiceVerbs(ABC):
         """
         ids, embeddings = self._ready().table.part(part, self._fitted().model.parts)
         return export_embeddings(Path(path), ids, embeddings, numbers=numbers, dims=dims)
+
+    def export_onnx(
+        self, folder: str | Path, *, items: pd.DataFrame | None = None, tolerance: float | None = None
+    ) -> OnnxReport:
+        """Write each tower and the scoring path as ONNX graphs that run without this library; `export_graphs`.
+
+        `items`: some raw items, as in `embed`, that the towers' graphs are checked with. Needs the extra `onnx`.
+        """
+        return export_graphs(self._fitted(), self._ready(), Path(folder), items=items, tolerance=tolerance)
+
+    def onnx_scorer(self, folder: str | Path, *, num_threads: int | None = None) -> OnnxScorer:
+        """What ranks this recommender's items for its people by the graph that `export_onnx` wrote; `OnnxScorer`."""
+        return OnnxScorer(folder, self._ready(), num_threads=num_threads)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:
         """The frame with a column of ranking scores, float32: one a row, of its user_id, item_id and context columns.

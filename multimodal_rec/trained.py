@@ -55,6 +55,8 @@ class Trained:
     """Interactions in the store that are in the items' behaviour: its first ones, at least those trained on."""
     updated: dict[str, np.ndarray] = field(default_factory=dict)
     """As `behaviour`, of the items that somebody took since."""
+    int8: bool = False
+    """Whether the towers' backbones hold int8 weights."""
 
     @cached_property
     def job(self) -> EmbeddingJob:
@@ -97,6 +99,7 @@ class Trained:
             "num_fitted": self.num_fitted,
             "num_folded": self.num_folded,
             "num_known": self.store.num_interactions,
+            "int8": self.int8,
         }
         (folder / "config.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for name in self.model.towers:
@@ -128,6 +131,10 @@ class Trained:
         config = RecommenderConfig.from_dict(about["config"])
         vocabulary = Vocabulary.from_dict(about["vocabulary"])
         model = build_model(config, vocabulary, load_weights=False)
+        # Folders from before there was such a thing do not say.
+        int8 = about.get("int8", False)
+        if int8:
+            model.use_int8()
         weights = load_file(folder / "model.safetensors")
         features = weights.pop("behaviour_features").numpy()
         if about["content_blocks"]:
@@ -149,6 +156,7 @@ class Trained:
             cache=FeatureCache(cache_folder(store)),
             num_fitted=about["num_fitted"],
             num_folded=about["num_folded"],
+            int8=int8,
         )
         if release is not None:
             check_served(trained.store, model=trained.job.fingerprint)

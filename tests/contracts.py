@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from towers import Backbone, Tower, apply_tuning
+from towers.int8 import Int8Linear
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "frozen": {"tuning": "frozen"},
@@ -246,6 +247,36 @@ class TowerContract:
         given = merged.encode(self.inputs(), project=False)
         assert np.abs(given - expected).max() <= 1e-5 * np.abs(expected).max()
         assert np.abs(given - plain.encode(self.inputs(), project=False)).max() > 1e-6 * np.abs(expected).max()
+
+    def test_int8_weights_are_another_tower_that_gives_nearly_the_same(self, tower: Tower, tmp_path: Path) -> None:
+        self.train(tower)
+        expected, before = tower.encode(self.inputs()), tower.backbone_fingerprint()
+        smaller = copy.deepcopy(tower)
+        count = smaller.use_int8()
+        layers = [module for module in smaller.backbone.modules() if isinstance(module, Int8Linear)]
+        assert count == len(layers)
+        if count == 0:
+            assert (smaller.encode(self.inputs()) == expected).all()
+            return
+        assert smaller.backbone_fingerprint() != before
+        assert smaller.fingerprint() != tower.fingerprint()
+        assert not any(value.requires_grad for value in smaller.backbone.parameters())
+        given = smaller.encode(self.inputs())
+        assert np.abs(given - expected).max() <= 0.1 * np.abs(expected).max()
+        alone = np.concatenate([smaller.encode([value]) for value in self.inputs()])
+        # Eight bits make a step of what float leaves to the order of its sums.
+        assert np.abs(given - alone).max() <= 1e-2 * np.abs(expected).max()
+        assert tower.backbone_fingerprint() == before
+        # What is made of the file and of a message to another process is the same tower.
+        save_file({name: value.contiguous() for name, value in smaller.state_dict().items()}, tmp_path / "tower")
+        variant = next(name for name, way in VARIANTS.items() if _way(tower) == way)
+        rebuilt = self.build(variant, seed=7)
+        rebuilt.use_int8()
+        rebuilt.encode(self.inputs())
+        rebuilt.load_state_dict(load_file(tmp_path / "tower"))
+        assert (rebuilt.encode(self.inputs()) == given).all()
+        assert rebuilt.fingerprint() == smaller.fingerprint()
+        assert (pickle.loads(pickle.dumps(smaller)).encode(self.inputs()) == given).all()
 
     def test_foreign_input_is_refused(self) -> None:
         tower = self.build("frozen")

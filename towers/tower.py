@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from towers import artefact
 from towers.backbone import Backbone, hash_state
+from towers.int8 import use_int8
 from towers.layers import block_names, depth_of
 from towers.lengths import batches_by_length
 from towers.pooling import FrameAttention, MeanPooling, masked_mean
@@ -140,11 +141,7 @@ class Tower(nn.Module):
         backbone that is kept runs without gradients.
         """
         with torch.no_grad() if self.keeps_backbone else nullcontext():
-            if self.side is None:
-                rows = self.backbone(batch.windows)
-            else:
-                base, layers = self.backbone.layered(batch.windows)
-                rows = torch.cat([base, *layers], dim=-1)
+            rows = self.rows(batch.windows)
             counts = batch.counts
             if len(rows) == len(counts):
                 # One window an item, as most have: nothing to lay out, and no GPU is waited for.
@@ -154,6 +151,13 @@ class Tower(nn.Module):
             features = rows.new_zeros(len(counts), width, rows.shape[-1])
             features[present] = rows
         return features, present
+
+    def rows(self, windows: dict[str, Tensor]) -> Tensor:
+        """The backbone's rows (window, feature_dim) of prepared windows, one after another."""
+        if self.side is None:
+            return self.backbone(windows)
+        base, layers = self.backbone.layered(windows)
+        return torch.cat([base, *layers], dim=-1)
 
     def adapted(self, features: Tensor) -> Tensor:
         """Rows (..., backbone_dim) of `features`' (..., feature_dim): through the side network, if there is one."""
@@ -292,6 +296,21 @@ class Tower(nn.Module):
         merge_adapter(self.backbone)
         self._take_tuning(self.backbone)
         return self
+
+    def use_int8(self) -> int:
+        """Give the backbone's linear layers int8 weights, for good; how many there are. Nothing of it learns any more.
+
+        0 for another tower's backbone, which is that tower's own to change.
+        """
+        if self.owns_backbone:
+            count = use_int8(self.backbone)
+            # Its files hold the weights as they were.
+            self._reload = None
+        else:
+            count = 0
+        self.tuning, self.adapter = self.backbone.tuning, self.backbone.adapter
+        self.train(self.training)
+        return count
 
     def release_backbone(self) -> bool:
         """Free a kept backbone's memory until it is needed again; whether it could be.

@@ -12,6 +12,7 @@ from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.item_item import ItemItemScore
 from multimodal_rec.collaborative.placement import Placement
 from multimodal_rec.collaborative.score import CollaborativeScore
+from multimodal_rec.collaborative.sequence_score import SequenceScore
 from multimodal_rec.history import HistoryBatch
 
 
@@ -60,6 +61,11 @@ class Blend(nn.Module):
                 found += [start + column for column in score.popularity_columns]
             start += score.width
         return tuple(found)
+
+    @property
+    def least_events(self) -> int:
+        """How long histories are at least, padding counted, where a graph is made that takes them of any length."""
+        return max([1, *(score.encoder.max_events for score in self._scores() if isinstance(score, SequenceScore))])
 
     def vectors(self, content: Tensor, present: Tensor, vectors: Tensor, taken: Tensor) -> Tensor:
         """What each item is to the scores, (item, width): `vectors` where taken, else what its content says.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_rec.collaborative.bag import weighed_sums
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.history import HistoryBatch
 
@@ -40,9 +41,7 @@ class GraphScore(CollaborativeScore):
             return vectors.new_zeros(len(history.present), self.dim)
         kind = torch.where(history.kind < len(self.taking), history.kind, 0)
         counts = (self.taking[kind] * (history.present & _first_of_each(history))).to(vectors.dtype)
-        total = F.embedding_bag(
-            history.item_index, vectors[:, : self.dim].contiguous(), per_sample_weights=counts, mode="sum"
-        )
+        total = weighed_sums(vectors[:, : self.dim], history.item_index, counts)
         return F.normalize(total, dim=1) / self.temperature
 
 
@@ -50,7 +49,8 @@ def _first_of_each(history: HistoryBatch) -> Tensor:
     """Bool (person, event): whether the item is there for the first time; what is taken twice is liked once."""
     # Padding goes behind all items, so that it is never what came first.
     item = history.item_index.where(history.present, torch.iinfo(torch.int64).max)
-    ordered, place = item.sort(dim=1, stable=True)
+    # ONNX knows one way to sort, which is stable.
+    ordered, place = item.sort(dim=1) if torch.compiler.is_exporting() else item.sort(dim=1, stable=True)
     is_first = torch.ones_like(history.present)
     is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return torch.zeros_like(is_first).scatter(1, place, is_first)

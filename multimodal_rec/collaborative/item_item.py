@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn import functional as F
 
+from multimodal_rec.collaborative.bag import weighed_sums
 from multimodal_rec.collaborative.item_weights import HeldOut, calibrated, chosen, factors
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.settings import ItemItemConfig
@@ -104,8 +104,7 @@ class ItemItemScore(CollaborativeScore):
         once = item_index >= 0
         once[:, 1:] &= item_index[:, 1:] != item_index[:, :-1]
         weights = once.to(vectors.dtype)
-        sides = vectors[:, : self.rank].contiguous()
-        total = F.embedding_bag(item_index.clamp(min=0), sides, mode="sum", per_sample_weights=weights)
+        total = weighed_sums(vectors[:, : self.rank], item_index.clamp(min=0), weights)
         num_taken = weights.sum(dim=1, keepdim=True).clamp(min=1.0)
         return self.scale * total / num_taken**self.damping
 

@@ -78,7 +78,15 @@ class SequenceScore(CollaborativeScore):
         # As outputs, item vectors are small; as inputs they must stand up to a norm.
         events = items * items.shape[-1] ** 0.5
         known = torch.where(kind < self.kind.num_embeddings, kind, 0)
-        value_class = torch.where(value == 0, len(VALUES) + 1, torch.bucketize(value.contiguous(), self._value_ends))
-        gap_class = torch.where(since.isinf(), len(GAP_SECONDS) + 1, torch.bucketize(since, self._gap_ends))
+        value_class = torch.where(value == 0, len(VALUES) + 1, _classes(value, self._value_ends))
+        gap_class = torch.where(since.isinf(), len(GAP_SECONDS) + 1, _classes(since, self._gap_ends))
         events = events + self.kind(known) + self.value(value_class) + self.gap(gap_class)
         return self.encoder(events, person @ self.person)
+
+
+def _classes(values: Tensor, ends: Tensor) -> Tensor:
+    """How many `ends` are below each value: int64 of the shape of `values`."""
+    if torch.compiler.is_exporting():
+        # ONNX has no bisection.
+        return (values.unsqueeze(-1) > ends).sum(dim=-1)
+    return torch.bucketize(values.contiguous(), ends)

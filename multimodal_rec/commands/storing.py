@@ -156,4 +156,22 @@ def export(
         terminal.write_result(str(report), report.to_dict())
 
 
-VERBS = (embed, update, index, export)
+def onnx(
+    model: ModelFolder,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write the graphs to.")],
+    *,
+    store: StoreFolder,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Write each tower and the scoring path as ONNX graphs, checked against the model."""
+    terminal = Terminal(as_json=as_json, debug=debug)
+    with terminal.guard():
+        report = load(model, store).export_onnx(out)
+        if as_json:
+            terminal.write_json(report.to_dict())
+        else:
+            terminal.write_line(str(report))
+
+
+VERBS = (embed, update, index, export, onnx)

@@ -15,7 +15,20 @@ from multimodal_rec.schema import Schema
 from tests.towers.tiny import write_bert
 
 VERBS = (
-    *("check", "towers", "train", "embed", "index", "export", "score", "recommend", "evaluate", "audit", "demo"),
+    *(
+        "check",
+        "towers",
+        "train",
+        "embed",
+        "index",
+        "export",
+        "onnx",
+        "score",
+        "recommend",
+        "evaluate",
+        "audit",
+        "demo",
+    ),
     *("versions", "publish", "switch", "rollback", "withdraw", "delete", "compact"),
 )
 WORDS = ("slow piano", "loud drum", "the rain", "a piano in the rain", "a slow drum", "loud rain")
