@@ -86,7 +86,7 @@ class Blend(nn.Module):
     def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
         """The people's side of all scores but for the level, (person, dim - 1); arguments as of
         `CollaborativeScore.people`."""
-        if history.item_index.numel() < len(vectors):
+        if not torch.compiler.is_exporting() and history.item_index.numel() < len(vectors):
             # A few people over many items: only what they took is touched.
             taken, place = history.item_index.unique(return_inverse=True)
             history, vectors = history._replace(item_index=place), vectors.index_select(0, taken)
