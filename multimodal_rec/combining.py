@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Event, Lock, Semaphore
+from threading import Event, Lock
 from typing import Generic, TypeVar, final
 
 import torch
@@ -35,35 +35,51 @@ class Combined(Generic[RequestT, AnswerT]):
         """
         self._answer = answer
         self._at_most = at_most
+        self._lock = Lock()
+        self._turns = turns or max(1, (os.cpu_count() or 1) // torch.get_num_threads())
         self._waiting: deque[_Waiting[RequestT, AnswerT]] = deque()
-        self._taking = Lock()
-        self._turns = Semaphore(turns or max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
 
     def __call__(self, request: RequestT) -> AnswerT:
         """The answer to one request; raises what answering it raises."""
         own = _Waiting[RequestT, AnswerT](request)
-        self._waiting.append(own)
-        with self._turns:
-            while not own.taken:
-                self._serve(self._take())
-        own.done.wait()
+        with self._lock:
+            has_turn = self._turns > 0
+            if has_turn:
+                self._turns -= 1
+            else:
+                self._waiting.append(own)
+        if not has_turn:
+            # Whoever wakes this thread has answered for it, or hands it the turn.
+            own.woken.wait()
+        if not own.answered:
+            try:
+                self._serve(self._batch_of(own))
+            finally:
+                self._hand_on()
         return own.result()
 
-    def _take(self) -> list[_Waiting[RequestT, AnswerT]]:
-        with self._taking:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._at_most))]
-            for each in batch:
-                each.taken = True
-            return batch
+    def _batch_of(self, own: _Waiting[RequestT, AnswerT]) -> list[_Waiting[RequestT, AnswerT]]:
+        with self._lock:
+            count = min(len(self._waiting), self._at_most - 1)
+            return [own, *(self._waiting.popleft() for _ in range(count))]
+
+    def _hand_on(self) -> None:
+        with self._lock:
+            heir = self._waiting.popleft() if self._waiting else None
+            if heir is None:
+                self._turns += 1
+        if heir is not None:
+            heir.woken.set()
 
     def _serve(self, batch: list[_Waiting[RequestT, AnswerT]]) -> None:
         try:
             answers = self._answer([each.request for each in batch])
-        except Exception as error:
-            # One that cannot be answered is no fault of those beside it.
-            if len(batch) == 1:
-                batch[0].fail(error)
+        except BaseException as error:
+            if len(batch) == 1 or not isinstance(error, Exception):
+                for each in batch:
+                    each.fail(error)
             else:
+                # One that cannot be answered is no fault of those beside it.
                 for each in batch:
                     self._serve([each])
             return
@@ -75,20 +91,24 @@ class Combined(Generic[RequestT, AnswerT]):
 class _Waiting(Generic[RequestT, AnswerT]):
     def __init__(self, request: RequestT) -> None:
         self.request = request
-        self.taken = False
-        self.done = Event()
+        self.answered = False
+        self.woken = Event()
         self._answers: list[AnswerT] = []
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def succeed(self, answer: AnswerT) -> None:
         self._answers.append(answer)
-        self.done.set()
+        self._wake()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         self._error = error
-        self.done.set()
+        self._wake()
 
     def result(self) -> AnswerT:
         if self._error is not None:
             raise self._error
         return self._answers[0]
+
+    def _wake(self) -> None:
+        self.answered = True
+        self.woken.set()

@@ -81,3 +81,13 @@ def test_one_that_cannot_be_answered_is_no_fault_of_those_beside_it() -> None:
     assert answers[1:] == ["-1 is below 0", 0, 1, 4, 9]
     with pytest.raises(ValueError, match="-7 is below 0"):
         Combined(squares)(-7)
+
+
+def test_turns_are_handed_on_until_everybody_is_answered() -> None:
+    squares = Squares()
+    squares.go_on.set()
+    combined = Combined(squares, at_most=2, turns=2)
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(combined, range(300))) == [number * number for number in range(300)]
+    assert combined._turns == 2
+    assert not combined._waiting

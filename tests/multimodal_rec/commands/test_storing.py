@@ -90,3 +90,11 @@ def test_the_engine_is_the_one_asked_for(
     assert call(*told, "--engine", "spark").exit_code == 2
     for choice in EngineChoice:
         assert (ray_engine(choice.value) is None) == (choice == EngineChoice.LOCAL)
+
+
+def test_graphs_of_a_model(saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", exc_type=ImportError)
+    told = call("onnx", saved, tmp_path / "graphs", "--store", tmp_path / "store", "--json")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout)["files"] == {"text": "text.onnx", "image": "image.onnx", "score": "score.onnx"}
+    assert {path.name for path in (tmp_path / "graphs").glob("*.onnx")} == {"text.onnx", "image.onnx", "score.onnx"}
