@@ -48,7 +48,7 @@ class _Read(NamedTuple):
 
 
 @final
-class Asking:
+class PeopleReader:
     """Reads people whose histories index a table of items."""
 
     def __init__(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_rec.asking import Asked, Asking
+from multimodal_rec.asking import Asked, PeopleReader
 from multimodal_rec.attribution import Explainer
 from multimodal_rec.embedding import EmbeddingJob
 from multimodal_rec.errors import ConfigError, StoreError
@@ -58,7 +58,7 @@ class Scorer:
         self._learned = torch.from_numpy(table.vectors).to(device)
         with torch.inference_mode():
             self._vectors = model.item_vectors(self._content, self._present, self._learned)
-        self._asking = self._reader(self._present, self._vectors)
+        self._reader = self._reader_over(self._present, self._vectors)
 
     @property
     def taken(self) -> Tensor:
@@ -119,22 +119,22 @@ class Scorer:
             )
         present = self._shown(without)
         items = self._items(rows, present)
-        asking = self._asking
+        reader = self._reader
         if without:
             vectors = self._model.item_vectors(self._content, present, self._learned)
             own = vectors if items.chosen is None else vectors[items.chosen]
             items = items._replace(embeddings=self._model.embeddings(items.tokens, items.present, own))
-            asking = self._reader(present, vectors, without)
+            reader = self._reader_over(present, vectors, without)
         blocks: list[Tensor] = []
         for part in _slices(len(people), _BATCH):
-            blocks.append(self._scores(asking.ask(people[part], contexts[part]), items, retrieval=retrieval))
+            blocks.append(self._scores(reader.ask(people[part], contexts[part]), items, retrieval=retrieval))
         if not blocks:
             return np.zeros((0, len(items.present)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
 
     def ask(self, people: Sequence[str | Person], contexts: np.ndarray) -> Asked:
         """These people in these contexts, (person, context width), once for both scores."""
-        return self._asking.ask(people, contexts)
+        return self._reader.ask(people, contexts)
 
     @torch.inference_mode()
     def rank_own(self, asked: Asked, rows: np.ndarray) -> np.ndarray:
@@ -154,8 +154,10 @@ class Scorer:
             return scores
         return scores.masked_fill(items.bare.unflatten(0, rows.shape), float(scores.min()) - 1)
 
-    def _reader(self, present: Tensor, vectors: Tensor, hidden: Collection[str] = ()) -> Asking:
-        return Asking(self._model, self.people, tokens=self._tokens, present=present, vectors=vectors, hidden=hidden)
+    def _reader_over(self, present: Tensor, vectors: Tensor, hidden: Collection[str] = ()) -> PeopleReader:
+        return PeopleReader(
+            self._model, self.people, tokens=self._tokens, present=present, vectors=vectors, hidden=hidden
+        )
 
     def _items(self, rows: Sequence[int] | np.ndarray | None, present: Tensor) -> _Chosen:
         if rows is None:
