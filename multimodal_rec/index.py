@@ -134,7 +134,7 @@ class ItemIndex:
         if self.cells is None or num_allowed <= max(_FEW, 2 * k):
             self._search_all(queries, allowed, excluded, found)
             return found
-        # More are found in the same cells, and a few more cells hold the rest: recall@500 came out as recall@100.
+        # The next best lie mostly in the same cells: those alone found .998 of 500 where they found .998 of 100.
         probes = math.ceil(self.report.probes * max(1.0, k / MEASURED_K) ** 0.25)
         if allowed is not None:
             # Half as many again as there would be items without a filter, wherever they lie: the hundred best that

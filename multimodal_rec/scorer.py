@@ -112,11 +112,7 @@ class Scorer:
         every other. Raises `ConfigError` for a part that the model does not have, `StoreError` where there is no
         item at all.
         """
-        if not self.ids:
-            raise StoreError(
-                "the store holds no items of this model. Expected items that this model embedded. Embed them with "
-                "embed(items), or open the store that belongs to the model."
-            )
+        self.check_filled()
         present = self._shown(without)
         items = self._items(rows, present)
         reader = self._reader
@@ -131,6 +127,14 @@ class Scorer:
         if not blocks:
             return np.zeros((0, len(items.present)), dtype=np.float32)
         return torch.cat(blocks).float().cpu().numpy()
+
+    def check_filled(self) -> None:
+        """Raise `StoreError` where there is no item at all."""
+        if not self.ids:
+            raise StoreError(
+                "the store holds no items of this model. Expected items that this model embedded. Embed them with "
+                "embed(items), or open the store that belongs to the model."
+            )
 
     def ask(self, people: Sequence[str | Person], contexts: np.ndarray) -> Asked:
         """These people in these contexts, (person, context width), once for both scores."""

@@ -113,6 +113,7 @@ class Shortlist:
         excluded = [left_out | scorer.people.seen(p) if query.exclude_seen else left_out for p in asking]
         if not asking:
             return TopK(ids, scores)
+        scorer.check_filled()
         asked = scorer.ask(asking, contexts[places])
         depth = length if query.by == "ranking" else k
         found = self.index.search(scorer.search_queries_of(asked), depth, allowed=allowed, excluded=excluded)

@@ -362,8 +362,9 @@ class TestSaveAndLoad:
     def test_a_store_without_rows_of_this_model_says_so(self, plain: Recommender, own: Recommender) -> None:
         own.store.delete_items(IDS)
         own._scorer = None
-        with pytest.raises(StoreError, match=r"the store holds no items of this model.*Embed them with embed\(items\)"):
-            own.recommend(["u0"])
+        for query in (None, Query(shortlist=10), Query(shortlist=10, by="retrieval")):
+            with pytest.raises(StoreError, match=r"the store holds no items of this model.*Embed them with embed\(it"):
+                own.recommend(["u0"], on_unknown="cold", query=query)
 
     def test_rows_of_another_model_are_never_scored(
         self, saved: Path, bert: Path, catalogue: Catalogue, tmp_path: Path
