@@ -33,6 +33,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
+from retrieval import timed, times
 
 from multimodal_rec import Catalogue, Person, Query, Recommender, RecommenderConfig, Schema, TowerConfig, TrainingConfig
 from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig
@@ -101,25 +102,6 @@ def trained(items: pd.DataFrame, log: pd.DataFrame, users: pd.DataFrame, out: Pa
     return recommender
 
 
-def timed(call: Callable[[int], object], count: int) -> dict[str, str]:
-    """Median and 99th percentile of `count` calls after a hundred to warm up, in milliseconds."""
-    for place in range(WARM):
-        call(place)
-    wall, own = [], []
-    for place in range(count):
-        start, processor = time.perf_counter(), time.process_time()
-        call(place)
-        wall.append((time.perf_counter() - start) * 1e3)
-        own.append((time.process_time() - processor) * 1e3)
-    (median, late), (own_median, own_late) = np.quantile(wall, [0.5, 0.99]), np.quantile(own, [0.5, 0.99])
-    return {
-        "median ms": f"{median:.2f}",
-        "p99 ms": f"{late:.2f}",
-        "own median": f"{own_median:.2f}",
-        "own p99": f"{own_late:.2f}",
-    }
-
-
 def callers(call: Callable[[int], object], count: int, *, threads: int, pairs: int = 5) -> str:
     """Requests a second of `threads` callers at once over those of one, the median of pairs, and if answers agree."""
     one, many, ratios = 0.0, 0.0, []
@@ -184,9 +166,10 @@ def main() -> None:
         "score, 1,000 items": score,
     }
     print(f"{arguments.items} items, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-    print(pd.DataFrame({name: timed(call, arguments.requests) for name, call in rows.items()}).T.to_string())
-    times = callers(recommend(again, query), arguments.requests, threads=arguments.callers)
-    print(f"{arguments.callers} callers of recommend: {times}; the same answers")
+    found = {name: timed(call, arguments.requests, None, warm=WARM) for name, call in rows.items()}
+    print(pd.DataFrame({name: times(wall, own) for name, (wall, own, _) in found.items()}).T.to_string())
+    gained = callers(recommend(again, query), arguments.requests, threads=arguments.callers)
+    print(f"{arguments.callers} callers of recommend: {gained}; the same answers")
     index = recommender._searched().index
     queries = index.embeddings[np.random.default_rng(2).integers(0, arguments.items, arguments.requests)]
     assert index.cells is not None, "so few items have no cells: ask for more"

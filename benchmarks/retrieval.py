@@ -64,6 +64,17 @@ def clustered(num_items: int, num_queries: int, *, dim: int = DIM, seed: int = 0
     return Clustered(items, items[first] + 0.6 * items[second] + noise, cluster)
 
 
+def times(milliseconds: list[float], own: list[float]) -> dict[str, str]:
+    """Median and 99th percentile, on the wall and of this process on the processor."""
+    (median, late), (own_median, own_late) = (np.quantile(each, [0.5, 0.99]) for each in (milliseconds, own))
+    return {
+        "median ms": f"{median:.2f}",
+        "p99 ms": f"{late:.2f}",
+        "own median": f"{own_median:.2f}",
+        "own p99": f"{own_late:.2f}",
+    }
+
+
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -76,16 +87,11 @@ class Row(NamedTuple):
     recall: float | None
 
     def cells(self) -> dict[str, str]:
-        median, late = np.quantile(self.milliseconds, [0.5, 0.99])
-        own = np.quantile(self.own, [0.5, 0.99])
         found = "" if self.recall is None else f"{self.recall:.4f}"
         return {
             "search": self.what,
             "kept": self.kept,
-            "median ms": f"{median:.2f}",
-            "p99 ms": f"{late:.2f}",
-            "own median": f"{own[0]:.2f}",
-            "own p99": f"{own[1]:.2f}",
+            **times(self.milliseconds, self.own),
             "recall@100": found,
         }
 
@@ -97,10 +103,10 @@ def shown(row: Row) -> Row:
 
 
 def timed(
-    call: Callable[[int], np.ndarray | None], num_queries: int, truth: np.ndarray | None
+    call: Callable[[int], object], num_queries: int, truth: np.ndarray | None, *, warm: int = 10
 ) -> tuple[list[float], list[float], float | None]:
-    """Milliseconds of each call after ten to warm up, and the recall of what they found."""
-    for place in range(min(10, num_queries)):
+    """Milliseconds of each call after `warm` others, and the recall of what they found."""
+    for place in range(min(warm, num_queries)):
         call(place)
     milliseconds, own, found = [], [], []
     for place in range(num_queries):

@@ -135,7 +135,7 @@ class _FieldCode:
     std: float = 1.0
 
     def names(self) -> list[str]:
-        kind, _ = parse_field_type(self.column, self.field_type)
+        kind, _ = self.kind
         if kind == "number":
             return [self.column]
         if kind == "cyclic":
@@ -143,7 +143,7 @@ class _FieldCode:
         return [f"{self.column}={value}" for value in self.values]
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        kind, period = parse_field_type(self.column, self.field_type)
+        kind, period = self.kind
         if kind in ("number", "cyclic"):
             numbers = number_values(column)
             if kind == "number":
@@ -166,7 +166,7 @@ class _FieldCode:
         return {value: position for position, value in enumerate(self.values)}
 
     @cached_property
-    def _kind(self) -> tuple[str, float]:
+    def kind(self) -> tuple[str, float]:
         return parse_field_type(self.column, self.field_type)
 
     @cached_property
@@ -175,7 +175,7 @@ class _FieldCode:
 
     def plain(self, value: object) -> list[float] | None:
         """The features of one value, as `encode` has them; None for a value that takes more than a look."""
-        kind, period = self._kind
+        kind, period = self.kind
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return [0.0] * self.width
         if kind == "category" and isinstance(value, (str, int)) and not isinstance(value, bool):
@@ -238,14 +238,12 @@ class FieldEncoder:
     @property
     def width(self) -> int:
         """Number of features."""
-        return len(self.names)
+        return sum(code.width for code in self.codes)
 
     @property
     def columns(self) -> dict[str, tuple[str, int]]:
         """Column → its kind, as in `FIELD_KINDS`, and the number of its features, in their order."""
-        return {
-            code.column: (parse_field_type(code.column, code.field_type)[0], len(code.names())) for code in self.codes
-        }
+        return {code.column: (code.kind[0], code.width) for code in self.codes}
 
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Float32 (row, width). A column that `frame` lacks counts as missing, other columns are not read.

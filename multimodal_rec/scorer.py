@@ -154,9 +154,7 @@ class Scorer:
             sides = items.embeddings[:, -asked.sides.shape[1] :].unflatten(0, rows.shape)
             own = self._model.blend.own(items.present[:, -1]).unflatten(0, rows.shape)
             scores = scores * own + torch.einsum("qd,qid->qi", asked.sides, sides)
-        if items.bare is None:
-            return scores
-        return scores.masked_fill(items.bare.unflatten(0, rows.shape), float(scores.min()) - 1)
+        return _below(scores, None if items.bare is None else items.bare.unflatten(0, rows.shape))
 
     def _reader_over(self, present: Tensor, vectors: Tensor, hidden: Collection[str] = ()) -> PeopleReader:
         return PeopleReader(
@@ -186,9 +184,7 @@ class Scorer:
                 # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
                 sides = items.embeddings[:, -asked.sides.shape[1] :]
                 scores = torch.addmm(scores * own, asked.sides, sides.T)
-        if items.bare is None:
-            return scores
-        return scores.masked_fill(items.bare, float(scores.min()) - 1 if scores.numel() else 0.0)
+        return _below(scores, items.bare)
 
     def grid(self, people: Sequence[str], contexts: np.ndarray, items: Sequence[str]) -> np.ndarray:
         """`rank` of items by their ids, all of them stored."""
@@ -258,6 +254,11 @@ class Scorer:
                     f"the model has no part '{name}'. Expected one of {', '.join([*known, 'history', 'context'])}."
                 )
         return present
+
+
+def _below(scores: Tensor, bare: Tensor | None) -> Tensor:
+    """The scores, those of items that have nothing to show below every other."""
+    return scores if bare is None else scores.masked_fill(bare, float(scores.min()) - 1 if scores.numel() else 0.0)
 
 
 def _slices(count: int, size: int) -> list[slice]:

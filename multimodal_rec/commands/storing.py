@@ -168,10 +168,7 @@ def onnx(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         report = load(model, store).export_onnx(out)
-        if as_json:
-            terminal.write_json(report.to_dict())
-        else:
-            terminal.write_line(str(report))
+        terminal.write_result(str(report), report.to_dict())
 
 
 VERBS = (embed, update, index, export, onnx)
