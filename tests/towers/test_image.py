@@ -64,6 +64,7 @@ def test_open_clip_tag_brings_its_activation_and_means(
     assert quick.prepare(white, 1)["pixels"].max() == pytest.approx(1.0)
 
 
+@pytest.mark.usefixtures("clip")
 def test_open_clip_names_the_nearest_and_leaves_logging_alone() -> None:
     with pytest.raises(ValueError, match=r"no architecture 'ViT-B-33', and .* Did you mean 'ViT-B-32'"):
         OpenClipImage("ViT-B-33/openai")
