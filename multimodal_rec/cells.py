@@ -14,6 +14,8 @@ from multimodal_rec.errors import StoreError
 _TRAINED_ON, _ROUNDS = 48, 8
 # Where a filter keeps much, what it keeps of each cell is estimated on this many items drawn by chance.
 _SAMPLE = 65_536
+# How many times the items are read, at most, where those that are allowed lie together in few cells.
+_REACH = 4.0
 # FAISS reads this many numbers of an embedding at a time, where they divide its width, else one by one.
 _LANES = 16
 
@@ -39,6 +41,7 @@ class Cells:
         ]
         self._members = np.concatenate(members).astype(np.int32)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._spread = _spread(np.array(sizes))
         self._cell_of = np.empty(self.num_items, dtype=np.int32)
         self._cell_of[self._members] = np.repeat(np.arange(self.count, dtype=np.int32), sizes)
         rng = np.random.default_rng(0)
@@ -89,12 +92,17 @@ class Cells:
         return self._inverted.search(queries, count, params=parameters)[1]
 
     def probes_for(self, queries: np.ndarray, allowed: np.ndarray, *, wanted: float) -> int:
-        """How many nearest cells hold `wanted` allowed items for each of the queries; every cell where none does."""
+        """How many nearest cells hold `wanted` allowed items for each of the queries; every cell where none does.
+
+        Where few cells hold them, as where a filter keeps whole themes, more are wanted: the best of them may all lie
+        far from the query, where directions of cells tell less of which item is nearest.
+        """
         if np.count_nonzero(allowed) > len(allowed) // 32:
             kept = np.bincount(self._sampled_cells, weights=allowed[self._sample], minlength=self.count)
             each = kept * (self.num_items / len(self._sample))
         else:
             each = np.bincount(self._cell_of[allowed], minlength=self.count)
+        wanted *= min(_REACH, max(1.0, self._spread / _spread(each)))
         nearest = np.argsort(-(queries @ self._centroids[:, : queries.shape[1]].T), axis=1)
         held = np.cumsum(each[nearest], axis=1)
         return min(self.count, int((held < wanted).sum(axis=1).max(initial=0)) + 1)
@@ -123,6 +131,12 @@ class Cells:
                 f"'{path}' holds a {type(inverted).__name__}. Expected an IndexIVFScalarQuantizer. Build it again."
             )
         return cls(inverted)
+
+
+def _spread(sizes: np.ndarray) -> float:
+    """How many cells of one size would be as uneven: the inverse Simpson index of (cell,) numbers of items."""
+    sizes = sizes.astype(np.float64)
+    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1e-12))
 
 
 def padded_width(dim: int) -> int:

@@ -15,6 +15,9 @@ from multimodal_rec.rows import ItemTable
 if TYPE_CHECKING:
     from multimodal_rec.reranking.step import Step
 
+# So few scores are sorted sooner than the best of them are found.
+_SORTED_WHOLE = 1024
+
 
 class TopK(NamedTuple):
     """The best items a person, best first; rows with fewer than k items end in None and -inf."""
@@ -140,15 +143,15 @@ def top_k(
 
 def best_rows(row: np.ndarray, k: int) -> np.ndarray:
     """Where the k highest of one row of scores are, int64, best first; equal ones keep their order, -inf is never."""
-    if k < len(row):
+    if k < len(row) and len(row) > _SORTED_WHOLE:
         # A partial sort finds the k-th score in linear time; whoever ties with it enters in the order of the items.
         threshold = np.partition(row, len(row) - k)[len(row) - k]
         above = np.flatnonzero(row > threshold)
         tied = np.flatnonzero(row == threshold)[: k - len(above)]
         chosen = np.sort(np.concatenate([above, tied]))
+        order = chosen[np.argsort(-row[chosen], kind="stable")]
     else:
-        chosen = np.arange(len(row))
-    order = chosen[np.argsort(-row[chosen], kind="stable")]
+        order = np.argsort(-row, kind="stable")[:k]
     return order[row[order] > -np.inf]
 
 

@@ -123,7 +123,8 @@ class Shortlist:
             rows = np.sort(found.rows, axis=1)
             ranked = np.where(rows < 0, -np.inf, scorer.rank_own(asked, np.maximum(rows, 0)))
         for place, candidates, each in zip(places, rows, ranked, strict=True):
-            order = best_rows(each, k)
+            # What the index found is in its order already.
+            order = best_rows(each, k) if query.by == "ranking" else np.flatnonzero(each > -np.inf)
             scores[place, : len(order)] = each[order]
             ids[place][: len(order)] = [scorer.ids[row] for row in candidates[order].tolist()]
         return TopK(ids, scores)

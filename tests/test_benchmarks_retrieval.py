@@ -30,6 +30,7 @@ def test_generated_items_lie_in_themes() -> None:
 def test_it_prints_every_search_and_filter() -> None:
     command = [sys.executable, str(BENCHMARK), "--items", "2000", "--queries", "3", "--threads", "1"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=BENCHMARK.parent.parent).stdout
+    assert "found, first time" in printed
     for what in ("multimodal-rec, index", "multimodal-rec, found", "found and ranked", "FAISS flat", "FAISS IVF89,SQ8"):
         assert printed.count(f"{what} ") >= 5, printed
     assert "recall@100" in printed

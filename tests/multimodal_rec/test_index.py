@@ -85,6 +85,20 @@ def test_filters_keep_recall(cells: ItemIndex, items: np.ndarray, queries: np.nd
     assert (found.rows >= 0).sum(axis=1).tolist() == [min(100, np.count_nonzero(allowed))] * 40
 
 
+def test_more_is_read_where_a_filter_keeps_whole_themes(cells: ItemIndex, queries: np.ndarray) -> None:
+    assert cells.cells is not None
+    together, apart = theme_of() % 7 == 0, np.random.default_rng(3).random(NUM_ITEMS) < 0.15
+    for query in queries[:5]:
+        read = [
+            np.count_nonzero(
+                kept[cells.cells.members(query, probes=cells.cells.probes_for(query[None], kept, wanted=300))]
+            )
+            for kept in (together, apart)
+        ]
+        assert 300 <= read[1] <= 450, "what is wanted, and the rest of the last cell"
+        assert 1200 <= read[0] <= 1500, "four times as many"
+
+
 def test_a_filter_of_other_themes_than_the_persons(items: np.ndarray, cells: ItemIndex) -> None:
     # The farther half of all items: nothing in the cells that would be read without a filter, and what the order of
     # cells says least about.
