@@ -1,13 +1,14 @@
 """What feedback is worth: a model left as it was, updated, updated and trained on, and trained anew, period by period.
 
-    python benchmarks/updating.py --source ../shared/data --out runs/updating
     python benchmarks/updating.py --catalogues product music video --seeds 0 1 2
+    python benchmarks/updating.py --catalogues movielens-100k --periods 60 --tune-every 15 --anew 1
 
 A model is trained on what was done before a cut, its epochs and blend chosen on the last tenth of that, which is then
 told by `update`: it is known, and not learned from. Time goes on by periods. Before each, the events of the period
 before it are told: to nobody (*stale*: histories end at the cut), by `update`, by `update(fine_tune=FineTune())`, or by
 training anew on all there is, in the same way as at the cut. Then every item but what a person took before is ranked
-for each person and context of the period (NDCG@10). All items are embedded from the start, for all alike. *Returning*
+for each person and context of the period (NDCG@10). With `--tune-every` n the fine-tune comes after every n-th period,
+and plain updates after the others. All items are embedded from the start, for all alike. *Returning*
 are those who did something between the cut and the period. Differences from the stale model are paired over people,
 each with the mean of their periods; seconds are of one period, wall and processor, medians over periods and seeds.
 *Old* is the NDCG@10 of interactions from before the cut that the fine-tune held back, before and after it. Prints
@@ -77,7 +78,7 @@ class Told(NamedTuple):
 
 
 def course(name: str, source: Path, out: Path, num_periods: int) -> Course:
-    """A sample catalogue, its last 30% of events in equal periods; or films, from the twentieth week by 14 days."""
+    """A sample catalogue, its last 30% of events in equal periods; or films, from the twentieth week day by day."""
     if name == "movielens-100k":
         films, week = prepared(name, source, out), 7 * 86_400
         first = int(films.interactions["timestamp"].to_numpy().min())
@@ -87,7 +88,7 @@ def course(name: str, source: Path, out: Path, num_periods: int) -> Course:
             config=FILMS,
             training=training,
             cut=first + 20 * week,
-            days=14,
+            days=1,
             num_periods=num_periods,
         )
     folder = out / "samples" / name
@@ -139,7 +140,9 @@ def asked(recommender: Recommender, course: Course, since: float, until: float) 
     ).per_user
 
 
-def follow(course: Course, seed: int, out: Path, *, anew: int) -> tuple[dict[str, list[Told]], list[float]]:
+def follow(
+    course: Course, seed: int, out: Path, *, anew: int, tune_every: int
+) -> tuple[dict[str, list[Told]], list[float]]:
     """Method → what it reached, period by period; and what each fine-tune did to the old (after less before).
 
     `anew`: how many of the last periods are also asked of a model that is trained anew.
@@ -153,8 +156,8 @@ def follow(course: Course, seed: int, out: Path, *, anew: int) -> tuple[dict[str
     log = course.catalogue.interactions
     forgotten: list[float] = []
 
-    def tune(batch: pd.DataFrame) -> Recommender:
-        report = tuned.update(batch, fine_tune=FineTune(seed=seed)).fine_tune
+    def tune(batch: pd.DataFrame, period: int) -> Recommender:
+        report = tuned.update(batch, fine_tune=None if period % tune_every else FineTune(seed=seed)).fine_tune
         if report is not None and report.ndcg_before is not None and report.ndcg_after is not None:
             forgotten.append(report.ndcg_after - report.ndcg_before)
         return tuned
@@ -171,7 +174,7 @@ def follow(course: Course, seed: int, out: Path, *, anew: int) -> tuple[dict[str
         ways: Mapping[str, Callable[[], Recommender]] = {
             STALE: lambda: first,
             UPDATED: lambda batch=batch: update(batch),
-            TUNED: lambda batch=batch: tune(batch),
+            TUNED: lambda batch=batch, period=period: tune(batch, period),
             ANEW: lambda since=since: trained(course, since, seed),
         }
         for name, tell in ways.items():
@@ -180,7 +183,9 @@ def follow(course: Course, seed: int, out: Path, *, anew: int) -> tuple[dict[str
             start = time.process_time(), time.perf_counter()
             recommender = tell()
             spent = time.perf_counter() - start[1], time.process_time() - start[0]
-            per_user = asked(recommender, course, since, until)
+            # On a day when nobody did anything there is nobody to ask.
+            is_quiet = log.loc[(log["timestamp"] >= since) & (log["timestamp"] < until)].empty
+            per_user = pd.DataFrame(columns=["ndcg@10"]) if is_quiet else asked(recommender, course, since, until)
             found.setdefault(name, []).append(Told(period, per_user, *spent))
             print(f"period {period}, {len(batch)} events, {name}: NDCG@10 {per_user['ndcg@10'].mean():.4f}", flush=True)
             if name == ANEW:
@@ -195,8 +200,8 @@ def returning(course: Course) -> list[list[str]]:
     return [sorted(set(log["user_id"][(log["timestamp"] >= course.cut) & (log["timestamp"] < end)])) for end in ends]
 
 
-def table(course: Course, runs: Sequence[tuple[dict[str, list[Told]], list[float]]]) -> str:
-    """A row a method."""
+def table(course: Course, runs: Sequence[tuple[dict[str, list[Told]], list[float]]], *, tune_every: int) -> str:
+    """A row a method; seconds of the fine-tune's are of those updates that had one."""
     back = returning(course)
     lines = [
         "| | NDCG@10 | over stale | NDCG@10, returning | over stale | seconds | of a processor |",
@@ -215,7 +220,8 @@ def table(course: Course, runs: Sequence[tuple[dict[str, list[Told]], list[float
             cells.append(f"{mine['ndcg@10'].mean():.4f}")
             difference = paired_difference(Evaluation(mine, 0), Evaluation(theirs, 0), "ndcg@10")
             cells.append("" if name == STALE else str(difference))
-        spent = [np.median([each.seconds for each in told]), np.median([each.processor_seconds for each in told])]
+        paid = [each for each in told if name != TUNED or each.period % tune_every == 0]
+        spent = [np.median([each.seconds for each in paid]), np.median([each.processor_seconds for each in paid])]
         cells += ["" if name == STALE else f"{each:.1f}" for each in spent]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     forgotten = [each for _, own in runs for each in own]
@@ -244,13 +250,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--catalogues", nargs="+", choices=names, default=names)
     parser.add_argument("--periods", type=int, default=4)
     parser.add_argument("--anew", type=int, default=4, help="train anew for so many of the last periods")
+    parser.add_argument("--tune-every", type=int, default=1, help="periods from one fine-tune to the next")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.catalogues:
         chosen = course(name, options.source, options.out, options.periods)
-        runs = [follow(chosen, seed, options.out / f"{name}-{seed}", anew=options.anew) for seed in options.seeds]
-        print(f"\n{name}\n\n{table(chosen, runs)}\n", flush=True)
+        runs = [
+            follow(chosen, seed, options.out / f"{name}-{seed}", anew=options.anew, tune_every=options.tune_every)
+            for seed in options.seeds
+        ]
+        print(f"\n{name}\n\n{table(chosen, runs, tune_every=options.tune_every)}\n", flush=True)
 
 
 if __name__ == "__main__":
