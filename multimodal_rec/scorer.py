@@ -24,6 +24,8 @@ from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
 
 _BATCH = 256
+# So many items pass at a time: what is written of them on the way stays within the processor's cache.
+_BATCH_OF_ITEMS = 4096
 # Each person's own items are copied: a few people at a time stay within the processor's cache.
 _BATCH_OF_OWN = 16
 
@@ -178,7 +180,9 @@ class Scorer:
         if retrieval:
             scores = self._flat(asked) @ items.embeddings.T
         else:
-            scores = self._model.rank(asked.queries, items.tokens, items.present)
+            parts = _slices(max(1, len(items.present)), _BATCH_OF_ITEMS)
+            ranked = [self._model.rank(asked.queries, items.tokens[part], items.present[part]) for part in parts]
+            scores = torch.cat(ranked, dim=1)
             if asked.sides is not None and self._model.blend is not None:
                 own = self._model.blend.own(items.present[:, -1])
                 # Behind the fused parts stand the items' sides of the collaborative scores, weighed.
