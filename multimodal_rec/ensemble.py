@@ -17,7 +17,7 @@ from multimodal_rec.errors import ConfigError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking
 from multimodal_rec.pairs import checked, score_pairs
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.recommendations import Recommendations
+from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.retrieval import Query, top_k
 
@@ -133,13 +133,7 @@ class Ensemble:
         excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
         allowed = members.allowed(query)
         best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
-        reasons = [
-            None
-            if None not in ids
-            else f"{k - ids.count(None)} of {k} asked for: the query admits {int(allowed.sum())} of {len(allowed)} "
-            f"items, and the person has taken {len(seen)}."
-            for ids, seen in zip(best.ids, excluded, strict=True)
-        ]
+        reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
         return Recommendations(best.ids, best.scores, reasons)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:

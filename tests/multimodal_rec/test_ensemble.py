@@ -130,7 +130,17 @@ def test_recommendations_of_everything_that_anybody_has(first: Recommender, seco
     assert all(int(str(name)[1:]) % 2 == 0 and name != "i2" for name in jazz.ids[0])
     few = ensemble.recommend(["u0"], k=3, query=Query(exclude_seen=False, candidates=("i3",)))
     assert few.ids == [["i3", None, None]]
-    assert few.reasons[0] == "1 of 3 asked for: the query admits 1 of 14 items, and the person has taken 0."
+    assert few.reasons[0] == ("1 of 3 asked for: of 14 items, the query admits 1, and 0 of these the person has taken.")
+
+
+def test_why_a_list_is_short_is_told_as_a_member_tells_it(first: Recommender) -> None:
+    """Whoever is not answered is not said to have taken anything, and what was taken counts among what is admitted."""
+    people: list[str | Person] = ["u0", "nobody", Person(["i2", "i4", "i1"])]
+    query, alone = Query(where={"genre": "jazz"}), Ensemble({"only": first})
+    found = alone.recommend(people, k=NUM_ITEMS, query=query, on_unknown="skip")
+    assert found.reasons == first.recommend(people, k=NUM_ITEMS, query=query, on_unknown="skip").reasons
+    assert found.reasons[1] == "nothing is known of this person, and on_unknown='skip' asks for an empty row."
+    assert str(found.reasons[2]).endswith("the query admits 7, and 2 of these the person has taken.")
 
 
 def test_unknown_ids_under_each_policy(first: Recommender, second: Recommender) -> None:
