@@ -19,6 +19,7 @@ from multimodal_rec.pairs import checked, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking.pool import Reader, best_on, person_name
 from multimodal_rec.retrieval import Query, top_k
 
 
@@ -113,10 +114,16 @@ class Ensemble:
     ) -> Recommendations:
         """The k items of the highest blended scores a person, of all that any recommender has embedded.
 
-        Arguments as of `Recommender.recommend`; what any member saw somebody take is seen. Raises `ConfigError` where
-        a shortlist is asked, which no index of several members finds.
+        Arguments as of `Recommender.recommend`; what any member saw somebody take is seen. Steps read the embeddings
+        of all recommenders, side by side. Raises `ConfigError` where a shortlist is asked, which no index of several
+        members finds, or the retrieval score, which columns do not have.
         """
         query = Query() if query is None else query
+        if query.by != "ranking":
+            raise ConfigError(
+                f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
+                "ask a member alone."
+            )
         if query.shortlist is not None:
             raise ConfigError(
                 f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
@@ -132,7 +139,14 @@ class Ensemble:
             scores[rows] = _sum(parts, self._in_order())
         excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
         allowed = members.allowed(query)
-        best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
+        if query.steps:
+            readers = [
+                Reader(person_name(person), members.seen(person), left_out)
+                for person, left_out in zip(people, excluded, strict=True)
+            ]
+            best = best_on(members.shelf, readers, scores, k=k, query=query, allowed=allowed)
+        else:
+            best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
         reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
         return Recommendations(best.ids, best.scores, reasons)
 

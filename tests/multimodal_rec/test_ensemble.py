@@ -15,8 +15,9 @@ from multimodal_rec.ensemble import Ensemble
 from multimodal_rec.errors import ConfigError, ContextError, LeakError, UnknownIdError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking import MMR, Calibrated, Cap, Explore
 from multimodal_rec.retrieval import Query
-from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config
+from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, SCHEMA, tiny_config
 
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
 USERS = [f"u{user}" for user in range(12)]
@@ -143,6 +144,42 @@ def test_why_a_list_is_short_is_told_as_a_member_tells_it(first: Recommender) ->
     assert str(found.reasons[2]).endswith("the query admits 7, and 2 of these the person has taken.")
 
 
+def test_each_member_is_told_what_it_reads_of_a_person(
+    first: Recommender, bert: Path, parts: tuple[Catalogue, ...]
+) -> None:
+    """One model knows ages, the other does not: both answer somebody with an age, and nobody answers for a height."""
+    bare = replace(SCHEMA, user_attributes={})
+    train = Catalogue.from_frames(parts[0].items, parts[0].interactions, schema=bare)
+    plain = Recommender(tiny_config(bert)).fit(train, training=replace(CPU, epochs=1))
+    both, person = Ensemble({"plain": plain, "aged": first}), Person(["i2"], attributes={"age": 64.0})
+    aged = Ensemble({"aged": first}).score([person], ["i2", "i4"])
+    alone = Ensemble({"plain": plain}).score([Person(["i2"])], ["i2", "i4"])
+    np.testing.assert_allclose(both.score([person], ["i2", "i4"]), aged + alone, atol=1e-4)
+    assert both.recommend([Person(attributes={"age": 64.0})], k=2).reasons == (None,)
+    with pytest.raises(ConfigError, match="has the attribute 'height', which was never declared"):
+        both.score([Person(["i2"], attributes={"height": 1.8})], ["i2"])
+    plain.close()
+
+
+def test_steps_reorder_a_blend_as_they_reorder_a_members_list(first: Recommender, second: Recommender) -> None:
+    steps = (MMR(0.6), Calibrated("genre", 0.5), Cap("genre", 3), Explore(0.3, seed=2))
+    query = Query(exclude_seen=False, steps=steps, pool=9)
+    alone = Ensemble({"only": first})
+    people: list[str | Person] = ["u0", "u1", Person(["i2"])]
+    assert alone.recommend(people, k=4, query=query).ids == first.recommend(people, k=4, query=query).ids
+    both = Ensemble({"a": first, "b": second})
+    capped = both.recommend(["u0"], k=4, query=Query(exclude_seen=False, steps=(Cap("genre", 1),)))
+    assert sorted(int(str(name)[1:]) % 2 for name in capped.ids[0][:2]) == [0, 1]
+    assert capped.ids[0][2:] == [None, None]
+    unit = [
+        member._ready().shelf.unit(np.array([member._ready().item_rows[i] for i in ("i4", "i6")]))
+        for member in (first, second)
+    ]
+    rows = np.array([both._members.place[i] for i in ("i4", "i6")])
+    near = both._members.shelf.unit(rows)
+    assert near[0] @ near[1] == pytest.approx(np.mean([pair[0] @ pair[1] for pair in unit]), abs=1e-5)
+
+
 def test_unknown_ids_under_each_policy(first: Recommender, second: Recommender) -> None:
     ensemble = Ensemble({"a": first, "b": second})
     with pytest.raises(UnknownIdError, match="user 'nobody' is unknown"):
@@ -177,3 +214,5 @@ def test_what_no_member_reads(first: Recommender) -> None:
         Ensemble({"a": first}).score(["u0"], ["i0"], context={"mood": "sad"})
     with pytest.raises(ConfigError, match=r"Query\.shortlist is 5: an ensemble has no index"):
         Ensemble({"a": first}).recommend(["u0"], query=Query(shortlist=5))
+    with pytest.raises(ConfigError, match=r"Query\.by is 'retrieval': an ensemble blends ranking scores"):
+        Ensemble({"a": first}).recommend(["u0"], query=Query(by="retrieval"))
