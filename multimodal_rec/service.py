@@ -223,19 +223,23 @@ class ServiceVerbs(ABC):
         context: Context = None,
         query: Query | None = None,
         taste: float = TASTE,
+        on_unknown: OnUnknown = "raise",
     ) -> Recommendations:
         """The k items that match a wish in words best, a row a wish.
 
         Text is compared with every modality and the attributes of an item, never with who took it. With a `user` or a
         `context`, `taste` is the share of their ranking score, 0 to 1, both brought to one scale; what the `user` has
-        taken is left out unless `query` says otherwise. Raises `ConfigError` where the model reads no text or a wish
-        is empty, `UnknownIdError` for an unknown user, `ContextError` as `score` does.
+        taken is left out unless `query` says otherwise. Of a `user` of whom nothing is known, `on_unknown="cold"`
+        blends in what anybody likes in this context, `"skip"` leaves every row empty and says so in `reasons`, and
+        `"raise"` raises `UnknownIdError`, as an unknown candidate of the `query` always does. Raises `ConfigError`
+        where the model reads no text or a wish is empty, `ContextError` as `score` does.
         """
         scorer = self._ready()
         asked = [wishes] if isinstance(wishes, str) else list(wishes)
         contexts = None if context is None and user is None else self._contexts(context, 1)
         query = Query() if query is None else query
-        return find(self._searcher(), scorer, asked, k=k, asking=Asking(user, contexts, taste), query=query)
+        asking = Asking(user, contexts, taste, on_unknown)
+        return find(self._searcher(), scorer, asked, k=k, asking=asking, query=query)
 
     def _searcher(self) -> WishSearch:
         with self._lock:
