@@ -311,7 +311,20 @@ class TestSaveAndLoad:
 
     def test_a_folder_holds_json_safetensors_and_a_store(self, saved: Path) -> None:
         assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors", "store"]
-        assert json.loads((saved / "config.json").read_text())["format"] == 1
+        assert json.loads((saved / "config.json").read_text())["format"] == 2
+
+    @pytest.mark.parametrize("found", [1, 3, "two", None])
+    def test_another_format_is_refused(self, saved: Path, tmp_path: Path, found: object) -> None:
+        about = json.loads((saved / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**about, "format": found}))
+        with pytest.raises(NotFittedError, match=rf"in format {found}\. This release reads format 2 .*Fit again"):
+            Recommender.load(tmp_path)
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"name": "another\'s"}'])
+    def test_another_programs_folder_is_refused(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(NotFittedError, match=r"holds no saved recommender: 'config.json' describes none"):
+            Recommender.load(tmp_path)
 
     def test_a_loaded_model_embeds_to_the_same_rows(self, own: Recommender, catalogue: Catalogue) -> None:
         before = own.store.read_items(model=None)
