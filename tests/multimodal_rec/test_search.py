@@ -29,7 +29,7 @@ WISH = "slow piano in the rain"
 
 @pytest.fixture(scope="module")
 def search(fitted: Recommender) -> WishSearch:
-    return fitted._searcher()
+    return fitted._searcher()[1]
 
 
 def test_one_scale() -> None:
@@ -208,7 +208,7 @@ def test_clip_compares_a_wish_with_pictures_in_its_own_space(catalogue: Catalogu
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     towers = {"image": TowerConfig(f"open_clip:{folder}", max_windows=1)}
     recommender = Recommender(RecommenderConfig(towers, embedding_dim=8, behaviour_rank=4)).fit(catalogue, training=CPU)
-    search, table = recommender._searcher(), recommender._ready().table
+    search, table = recommender._searcher()[1], recommender._ready().table
     assert search.parts == ("image",)
     tower = recommender.towers["image"]
     rows = tower.backbone.encode_query([WISH])  # pyright: ignore[reportCallIssue]
