@@ -14,7 +14,8 @@ from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.context import Context
 from multimodal_rec.ensemble_members import ItemColumn, Members
 from multimodal_rec.errors import ConfigError, UnknownIdError
-from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking
+from multimodal_rec.evaluation import Evaluation, ScoreQueries
+from multimodal_rec.judging import judge_scores
 from multimodal_rec.pairs import checked, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, reasons_of
@@ -69,7 +70,7 @@ class Ensemble:
             return ndcg(lambda _: _sum(next(batches), weights[0].tolist()))
 
         names = list(self.weights)
-        chosen, _ = weigh(measure, torch.ones(1, len(names)), rows=[0])
+        chosen, _ = weigh(measure, torch.ones(1, len(names)), row=0)
         self.weights = dict(zip(names, chosen[0].tolist(), strict=True))
         return self
 
@@ -205,22 +206,9 @@ class Ensemble:
         known: pd.DataFrame,
         candidates: Collection[str] | None = None,
     ) -> Evaluation:
-        ids = self._members.ids
-        item_ids = [*ids, *(item_id for item_id in test.item_ids if item_id not in self._members.place)]
-
-        def wide(queries: pd.DataFrame) -> np.ndarray:
-            found = np.full((len(queries), len(item_ids)), -np.inf, dtype=np.float32)
-            found[:, : len(ids)] = score(queries)
-            return found
-
-        taken = test.interactions.loc[test.event_weights > 0]
-        return evaluate_ranking(
-            wide,
-            taken.assign(**{name: None for name in self._members.context_columns if name not in taken}),
-            known=known.loc[known["item_id"].isin(item_ids)],
-            item_ids=item_ids,
-            context_columns=self._members.context_columns,
-            candidates=candidates,
+        members = self._members
+        return judge_scores(
+            score, test, known=known, ids=members.ids, context_columns=members.context_columns, candidates=candidates
         )
 
 
