@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.recommender import Recommender
-from tests.multimodal_rec.tiny import CPU, tiny_config, write_catalogue
+from tests.multimodal_rec.tiny import COLLABORATIVE, CPU, tiny_config, write_catalogue
 from tests.towers.tiny import write_bert
 
 
@@ -44,5 +45,22 @@ def saved(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path
 def own(saved: Path) -> Iterator[Recommender]:
     """A copy of `fitted`, in memory, that a test may change."""
     recommender = Recommender.load(saved, device="cpu")
+    yield recommender
+    recommender.close()
+
+
+@pytest.fixture(scope="session")
+def saved_blend(bert: Path, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recommender with every collaborative score, whose items lie in it."""
+    recommender = Recommender(tiny_config(bert, collaborative=COLLABORATIVE))
+    folder = recommender.fit(catalogue, training=replace(CPU, epochs=2)).save(tmp_path_factory.mktemp("tiny") / "blend")
+    recommender.close()
+    return folder
+
+
+@pytest.fixture
+def own_blend(saved_blend: Path) -> Iterator[Recommender]:
+    """A copy of that recommender, in memory, that a test may change."""
+    recommender = Recommender.load(saved_blend, device="cpu")
     yield recommender
     recommender.close()
