@@ -67,7 +67,7 @@ class Log(NamedTuple):
     def directions(self, who: str) -> np.ndarray:
         """`features` less their mean over the items that have any, each row of length 1; zeros stay zeros."""
         content = self.features(who)
-        return directions(content, content.any(axis=1))
+        return directions(content, np.asarray(content.any(axis=1)))
 
 
 class Baseline(ABC):
