@@ -16,7 +16,7 @@ from multimodal_rec.ensemble_members import ItemColumn, Members
 from multimodal_rec.errors import ConfigError, UnknownIdError
 from multimodal_rec.evaluation import Evaluation, ScoreQueries
 from multimodal_rec.judging import judge_scores
-from multimodal_rec.pairs import checked, score_pairs
+from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
@@ -180,6 +180,19 @@ class Ensemble:
         for name, member in own.items():
             scores = scores + self.weights[name] * member.of_values(frame[name].tolist()).astype(np.float32)
         return frame.assign(**{into: scores})
+
+    def recommend_frame(
+        self, frame: pd.DataFrame, *, k: int = 10, query: Query | None = None, on_unknown: OnUnknown = "raise"
+    ) -> pd.DataFrame:
+        """Rank, item_id and score of up to k items for each row's user_id and context columns, a row an item.
+
+        As `Recommender.recommend_frame`; columns that no member reads are passed over.
+        """
+        checked(frame, ["user_id"])
+        columns = [name for name in self._members.context_columns if name in frame]
+        people = frame["user_id"].tolist()
+        found = self.recommend(people, k=k, context=frame.loc[:, columns], query=query, on_unknown=on_unknown)
+        return listed(frame, found)
 
     def evaluate(self, test: Catalogue, *, candidates: Collection[str] | None = None) -> Evaluation:
         """How well what people took in `test` is ranked; as `Recommender.evaluate`.

@@ -121,6 +121,16 @@ def test_frames(first: Recommender, second: Recommender) -> None:
     np.testing.assert_allclose(told - scored["score"], 0.5 * (13.0 - own) * unit, atol=1e-4)
 
 
+def test_a_table_of_people_is_answered_as_a_member_answers_it(first: Recommender, second: Recommender) -> None:
+    frame = pd.DataFrame({"user_id": ["u1", "u0"], "hour": [23.0, np.nan], "note": ["a", "b"]}, index=[7, 3])
+    alone = Ensemble({"only": first}).recommend_frame(frame, k=3)
+    own = first.recommend_frame(frame, k=3)
+    pd.testing.assert_frame_equal(alone.drop(columns="score"), own.drop(columns="score"))
+    both = Ensemble({"a": first, "b": second})
+    expected = both.recommend(["u1"], k=2, context={"hour": 23.0})
+    assert both.recommend_frame(frame, k=2)["item_id"].tolist()[:2] == expected.ids[0]
+
+
 def test_recommendations_of_everything_that_anybody_has(first: Recommender, second: Recommender) -> None:
     ensemble = Ensemble({"a": first, "b": second})
     found = ensemble.recommend(["u0"], k=NUM_ITEMS, query=Query(exclude_seen=False))
