@@ -111,7 +111,7 @@ def measured(products: pd.DataFrame, seed: int, arguments: argparse.Namespace) -
     encoded = dict(zip(queries, tower.encode(queries), strict=True))
     # Every row of the table asks the same: each name runs through the tower once.
     vars(tower)["encode"] = lambda texts: np.stack([encoded[text] for text in texts])
-    search = recommender._searcher()
+    _, search = recommender._searcher()
     ids = recommender._ready().ids
     named = test["productDisplayName"].to_dict()
     right = np.array([[named[item_id] == query for item_id in ids] for query in queries])

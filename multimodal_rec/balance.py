@@ -45,7 +45,7 @@ def balance(blend: Blend, validator: Validator, place: Callable[[], None]) -> No
     rankings = {kind: _Rankings(blend, validator, scorers, _KINDS[kind]) for kind in asked}
     weights = start.clone()
     for kind, ranking in rankings.items():
-        found, _ = weigh(partial(ranking.ndcg, alone=kind), start, rows=[kind])
+        found, _ = weigh(partial(ranking.ndcg, alone=kind), start, row=kind)
         weights[kind] = found[kind]
     if len(asked) == 1:
         weights[:] = weights[asked[0]]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import pandas as pd
 
 from multimodal_rec.errors import Problem
+
+_read = partial(pd.read_csv, keep_default_na=False, na_values=[""], encoding="utf-8")
 
 
 def read_csv_text(path: str) -> pd.DataFrame:
@@ -15,17 +20,16 @@ def read_csv_text(path: str) -> pd.DataFrame:
     """
     # Everything as text: ids such as "007" stay whole, and a word in a column of numbers is found with its row.
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+        return _read(path, dtype=str)
     except UnicodeDecodeError:
         # As objects: pandas' own strings cannot hold a surrogate.
-        return pd.read_csv(
-            path,
-            dtype=object,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8",
-            encoding_errors="surrogateescape",
-        )
+        return _read(path, dtype=object, encoding_errors="surrogateescape")
+
+
+def csv_text_chunks(path: str, size: int) -> Iterator[pd.DataFrame]:
+    """The same, `size` rows at a time, never held whole; bytes that are no UTF-8 are surrogates from the first on."""
+    with _read(path, dtype=object, encoding_errors="surrogateescape", chunksize=size) as chunks:
+        yield from chunks
 
 
 def not_utf8(frame: pd.DataFrame, file: str) -> list[Problem]:

@@ -20,6 +20,7 @@ from multimodal_rec.features import ContentFeatures, PreparedMemory, SharedReadi
 from multimodal_rec.item_stream import Items, ItemStream, item_stream
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.read_ahead import read_ahead
+from multimodal_rec.refreshing import fused, rounded
 from multimodal_rec.rows import FLOAT16_MAX, ItemRows, ModalityRows
 from multimodal_rec.schema import Schema
 from multimodal_rec.store import ItemStore
@@ -141,13 +142,10 @@ class EmbeddingJob:
             good = [row for row in range(len(ids)) if row not in reasons]
             if not good:
                 return self._made(None, chunk, reasons)
-            # What is scored later are the stored, rounded numbers: the item embedding is made of the same.
-            kept = [torch.from_numpy(part[good].astype(np.float16).astype(np.float32)).to(device) for part in numbers]
-            here = torch.from_numpy(shown[good]).to(device)
-            dim = layout.embedding_dim
-            said = torch.stack([part[:, dim:] for part in kept[:-1]], dim=1)
-            tokens = torch.stack([part[:, :dim] for part in kept], dim=1)
-            embeddings = model.embeddings(tokens, here, model.item_vectors(said, here, kept[-1][:, dim:]))
+            kept, dim = [rounded(part[good]) for part in numbers], layout.embedding_dim
+            tokens = np.stack([part[:, :dim] for part in kept], axis=1)
+            said = np.stack([part[:, dim:] for part in kept[:-1]], axis=1)
+            embeddings = fused(model, tokens, shown[good], content=said, vectors=kept[-1][:, dim:])
         rows = ItemRows(
             ids=[ids[row] for row in good],
             modalities={
@@ -163,7 +161,7 @@ class EmbeddingJob:
             attributes_present=shown[good, -2],
             behaviour_tokens=numbers[-1][good],
             behaviour_present=shown[good, -1],
-            embeddings=embeddings.cpu().numpy(),
+            embeddings=embeddings,
             model=self.fingerprint,
             attributes=[chunk.attributes[row] for row in good],
         )

@@ -14,11 +14,13 @@ from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.context import Context
 from multimodal_rec.ensemble_members import ItemColumn, Members
 from multimodal_rec.errors import ConfigError, UnknownIdError
-from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking
-from multimodal_rec.pairs import checked, score_pairs
+from multimodal_rec.evaluation import Evaluation, ScoreQueries
+from multimodal_rec.judging import judge_scores
+from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
-from multimodal_rec.recommendations import Recommendations
+from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking.pool import Reader, best_on, person_name
 from multimodal_rec.retrieval import Query, top_k
 
 
@@ -68,7 +70,7 @@ class Ensemble:
             return ndcg(lambda _: _sum(next(batches), weights[0].tolist()))
 
         names = list(self.weights)
-        chosen, _ = weigh(measure, torch.ones(1, len(names)), rows=[0])
+        chosen, _ = weigh(measure, torch.ones(1, len(names)), row=0)
         self.weights = dict(zip(names, chosen[0].tolist(), strict=True))
         return self
 
@@ -113,10 +115,16 @@ class Ensemble:
     ) -> Recommendations:
         """The k items of the highest blended scores a person, of all that any recommender has embedded.
 
-        Arguments as of `Recommender.recommend`; what any member saw somebody take is seen. Raises `ConfigError` where
-        a shortlist is asked, which no index of several members finds.
+        Arguments as of `Recommender.recommend`; what any member saw somebody take is seen. Steps read the embeddings
+        of all recommenders, side by side. Raises `ConfigError` where a shortlist is asked, which no index of several
+        members finds, or the retrieval score, which columns do not have.
         """
         query = Query() if query is None else query
+        if query.by != "ranking":
+            raise ConfigError(
+                f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
+                "ask a member alone."
+            )
         if query.shortlist is not None:
             raise ConfigError(
                 f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
@@ -132,14 +140,15 @@ class Ensemble:
             scores[rows] = _sum(parts, self._in_order())
         excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
         allowed = members.allowed(query)
-        best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
-        reasons = [
-            None
-            if None not in ids
-            else f"{k - ids.count(None)} of {k} asked for: the query admits {int(allowed.sum())} of {len(allowed)} "
-            f"items, and the person has taken {len(seen)}."
-            for ids, seen in zip(best.ids, excluded, strict=True)
-        ]
+        if query.steps:
+            readers = [
+                Reader(person_name(person), members.seen(person), left_out)
+                for person, left_out in zip(people, excluded, strict=True)
+            ]
+            best = best_on(members.shelf, readers, scores, k=k, query=query, allowed=allowed)
+        else:
+            best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
+        reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
         return Recommendations(best.ids, best.scores, reasons)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:
@@ -172,6 +181,19 @@ class Ensemble:
             scores = scores + self.weights[name] * member.of_values(frame[name].tolist()).astype(np.float32)
         return frame.assign(**{into: scores})
 
+    def recommend_frame(
+        self, frame: pd.DataFrame, *, k: int = 10, query: Query | None = None, on_unknown: OnUnknown = "raise"
+    ) -> pd.DataFrame:
+        """Rank, item_id and score of up to k items for each row's user_id and context columns, a row an item.
+
+        As `Recommender.recommend_frame`; columns that no member reads are passed over.
+        """
+        checked(frame, ["user_id"])
+        columns = [name for name in self._members.context_columns if name in frame]
+        people = frame["user_id"].tolist()
+        found = self.recommend(people, k=k, context=frame.loc[:, columns], query=query, on_unknown=on_unknown)
+        return listed(frame, found)
+
     def evaluate(self, test: Catalogue, *, candidates: Collection[str] | None = None) -> Evaluation:
         """How well what people took in `test` is ranked; as `Recommender.evaluate`.
 
@@ -197,22 +219,9 @@ class Ensemble:
         known: pd.DataFrame,
         candidates: Collection[str] | None = None,
     ) -> Evaluation:
-        ids = self._members.ids
-        item_ids = [*ids, *(item_id for item_id in test.item_ids if item_id not in self._members.place)]
-
-        def wide(queries: pd.DataFrame) -> np.ndarray:
-            found = np.full((len(queries), len(item_ids)), -np.inf, dtype=np.float32)
-            found[:, : len(ids)] = score(queries)
-            return found
-
-        taken = test.interactions.loc[test.event_weights > 0]
-        return evaluate_ranking(
-            wide,
-            taken.assign(**{name: None for name in self._members.context_columns if name not in taken}),
-            known=known.loc[known["item_id"].isin(item_ids)],
-            item_ids=item_ids,
-            context_columns=self._members.context_columns,
-            candidates=candidates,
+        members = self._members
+        return judge_scores(
+            score, test, known=known, ids=members.ids, context_columns=members.context_columns, candidates=candidates
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +16,10 @@ from multimodal_rec.errors import ConfigError, ContextError, SplitError, Unknown
 from multimodal_rec.judging import known_before
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking.candidates import Shelf
 from multimodal_rec.retrieval import Query
+
+_PROFILE = ":profile"  # beside attributes, whose names are a catalogue's own
 
 _ASKED = 64
 """People over whose scores a recommender's mean and deviation are taken."""
@@ -72,6 +75,22 @@ class RecommenderMember:
         scores = self.recommender.score(people, items, context=contexts.loc[:, list(self._columns)], on_unknown="cold")
         return self._scale(scores.astype(np.float64))
 
+    def told(self, person: Person, elsewhere: Collection[str]) -> Person:
+        """The person without those attributes, and the profile, that only other members read, named in `elsewhere`."""
+        unread = set(elsewhere).difference(self.reads)
+        return replace(
+            person,
+            attributes={name: value for name, value in person.attributes.items() if name not in unread},
+            profile=None if _PROFILE in unread else person.profile,
+        )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it reads of people: their declared attributes, and the profile where there is a tower for it."""
+        trained = self.recommender._fitted()
+        profile = () if trained.model.profile is None else (_PROFILE,)
+        return (*trained.vocabulary.people.spec, *profile)
+
     @property
     def _columns(self) -> tuple[str, ...]:
         return self.recommender._fitted().vocabulary.context.columns
@@ -110,6 +129,30 @@ class Members:
         if not recommenders:
             raise ConfigError(f"none of the members ({', '.join(given) or 'none'}) is a Recommender. Give one.")
         return cls(found, recommenders)
+
+    @property
+    def shelf(self) -> Shelf:
+        """What steps read of the items: each recommender's embeddings at length 1, side by side, so that a cosine is
+        the mean of theirs where both items are in all; attributes as the first that has them; the highest counts."""
+        place = self.place
+        scorers = tuple(recommender._ready() for recommender in self._recommenders)
+        if self._shelved is None or self._shelved[0] != scorers:
+            attributes: list[dict[str, object]] = [{} for _ in place]
+            counts, blocks = np.zeros(len(place), dtype=np.int64), list[np.ndarray]()
+            for scorer in scorers:
+                rows = [place[item_id] for item_id in scorer.ids]
+                unit = scorer.shelf.unit(np.arange(len(rows)))
+                block = np.zeros((len(place), unit.shape[1]), dtype=np.float32)
+                block[rows] = unit
+                blocks.append(block)
+                counts[rows] = np.maximum(counts[rows], scorer.shelf.counts)
+                for row, known in zip(rows, scorer.shelf.attributes, strict=True):
+                    attributes[row] = {**known, **attributes[row]}
+            shelf = Shelf(list(place), np.concatenate(blocks, axis=1), counts, attributes=attributes)
+            self._shelved = (scorers, shelf)
+        return self._shelved[1]
+
+    _shelved: tuple[tuple[object, ...], Shelf] | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -159,18 +202,27 @@ class Members:
         self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]
     ) -> list[np.ndarray]:
         """Each member's scores on its scale, float64 (person, item)."""
-        return [member.standardised(people, contexts, items) for member in self.by_name.values()]
+        return [member.standardised(self._told(member, people), contexts, items) for member in self.by_name.values()]
 
     def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
         """Whether each person is to be answered: known to any recommender. Raises `UnknownIdError` as `score` does."""
-        scorers = [recommender._ready() for recommender in self._recommenders]
         policy: OnUnknown = "cold" if on_unknown == "cold" else "skip"
-        known = np.any([scorer.people.answered(people, policy) for scorer in scorers], axis=0).astype(bool)
+        members = [member for member in self.by_name.values() if isinstance(member, RecommenderMember)]
+        answers = [m.recommender._ready().people.answered(self._told(m, people), policy) for m in members]
+        known = np.any(answers, axis=0).astype(bool)
         if on_unknown == "raise" and not known.all():
             # Whichever refuses first says best why.
-            scorers[0].people.answered([people[int(np.flatnonzero(~known)[0])]], "raise")
+            stranger = people[int(np.flatnonzero(~known)[0])]
+            members[0].recommender._ready().people.answered(self._told(members[0], [stranger]), "raise")
             raise UnknownIdError(f"person {int(np.flatnonzero(~known)[0])} is unknown to every member.")
         return known.tolist()
+
+    def _told(self, member: RecommenderMember | ItemColumn, people: Sequence[str | Person]) -> Sequence[str | Person]:
+        """The people as a member reads them: what no other member reads either stays, for it to refuse."""
+        if isinstance(member, ItemColumn) or isinstance(people, str) or not isinstance(people, Sequence):
+            return people
+        by_any = {name for each in self.by_name.values() if isinstance(each, RecommenderMember) for name in each.reads}
+        return [member.told(each, by_any) if isinstance(each, Person) else each for each in people]
 
     def seen(self, person: str | Person) -> set[int]:
         """Places of the items that any recommender knows the person to have taken."""

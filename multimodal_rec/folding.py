@@ -41,9 +41,7 @@ class Folding:
         if not self.behaviour:
             return []
         later = log.iloc[start:]
-        weights = self.vocabulary.weights
-        names = later["event"].tolist() if "event" in later else [None] * len(later)
-        taken = np.array([weights.get(str(name), 1.0) > 0 for name in names], dtype=bool)
+        taken = self.vocabulary.weights_of(later) > 0
         return list(dict.fromkeys(later["item_id"].to_numpy()[taken].tolist()))
 
     def updated(self, log: pd.DataFrame, table: ItemTable) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimodal_rec.characters import csv_text_chunks
 from multimodal_rec.checking import check_items
 from multimodal_rec.errors import CatalogueError, ItemError, Problem
 from multimodal_rec.key_index import KeyIndex
@@ -169,17 +170,7 @@ def _chunks_of(path: Path, size: int) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(batch_size=size):
                     yield pa.Table.from_batches([batch]).to_pandas()
             return
-        # As `characters.read_csv_text`: cells as text, and bytes that are no UTF-8 as surrogates, found row by row.
-        with pd.read_csv(
-            path,
-            dtype=object,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8",
-            encoding_errors="surrogateescape",
-            chunksize=size,
-        ) as chunks:
-            yield from chunks
+        yield from csv_text_chunks(str(path), size)
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.evaluation import Evaluation, evaluate_ranking
+from multimodal_rec.evaluation import Evaluation, ScoreQueries, evaluate_ranking
 from multimodal_rec.evaluation.leaks import check_before, check_disjoint, check_written
 from multimodal_rec.evaluation.protocol import Protocol, check_protocol
 from multimodal_rec.scorer import Scorer
@@ -49,23 +49,45 @@ def judge(
     `known`: what people took before; `retrieval`, `without`: as of `Scorer.rank`, 'context' also leaves the queries'
     contexts out.
     """
-    unread = [item_id for item_id in test.item_ids if item_id not in scorer.item_rows]
-    item_ids = [*scorer.ids, *unread]
     columns = vocabulary.context.columns
 
     def score_queries(queries: pd.DataFrame) -> np.ndarray:
         contexts = None if "context" in without else queries.loc[:, list(columns)]
         encoded = vocabulary.contexts(contexts, num_rows=len(queries))
+        return scorer.rank(queries["user_id"].tolist(), encoded, retrieval=retrieval, without=without)
+
+    return judge_scores(
+        score_queries, test, known=known, ids=scorer.ids, context_columns=columns, candidates=candidates
+    )
+
+
+def judge_scores(
+    score: ScoreQueries,
+    test: Catalogue,
+    *,
+    known: pd.DataFrame,
+    ids: Sequence[str],
+    context_columns: Sequence[str],
+    candidates: Collection[str] | None = None,
+) -> Evaluation:
+    """How well any scores rank what people took in `test`, float (query, item) of the items `ids`.
+
+    Items of `test` that are not among these are never found; a context column that it lacks is missing in each query.
+    """
+    have = set(ids)
+    item_ids = [*ids, *(item_id for item_id in test.item_ids if item_id not in have)]
+
+    def wide(queries: pd.DataFrame) -> np.ndarray:
         scores = np.full((len(queries), len(item_ids)), -np.inf, dtype=np.float32)
-        users = queries["user_id"].tolist()
-        scores[:, : len(scorer.ids)] = scorer.rank(users, encoded, retrieval=retrieval, without=without)
+        scores[:, : len(ids)] = score(queries)
         return scores
 
+    taken = test.interactions.loc[test.event_weights > 0]
     return evaluate_ranking(
-        score_queries,
-        test.interactions.loc[test.event_weights > 0],
+        wide,
+        taken.assign(**{name: None for name in context_columns if name not in taken}),
         known=known.loc[known["item_id"].isin(item_ids)],
         item_ids=item_ids,
-        context_columns=columns,
+        context_columns=context_columns,
         candidates=candidates,
     )

@@ -20,14 +20,13 @@ from torch import Tensor
 from multimodal_rec.errors import OnnxError, StoreError
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.onnx_graphs import Axes, ScoreGraph, TowerGraph
-from multimodal_rec.onnx_scorer import ABOUT, item_tensors, missing, query_tensors, session
+from multimodal_rec.onnx_scorer import ABOUT, FORMAT, item_tensors, missing, query_tensors, session
 from multimodal_rec.people import Person
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.trained import Trained
 from multimodal_rec.trial_batch import trial_batch
 from towers import TowerBatch
 
-_FORMAT = 1
 _TOLERANCE, _INT8_TOLERANCE = 1e-4, 5e-2
 _TRIED_ITEMS, _TRIED_PEOPLE, _TRIED_CANDIDATES = 8, 32, 1000
 _ONE_FILE_BYTES = 1_800_000_000
@@ -119,7 +118,7 @@ def export_graphs(
             "difference": difference,
             **made.about,
         }
-    about = {"format": _FORMAT, **_layout(trained, model), "graphs": graphs}
+    about = {"format": FORMAT, **_layout(trained, model), "graphs": graphs}
     (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
     if reasons:
         raise OnnxError(

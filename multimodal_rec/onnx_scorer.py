@@ -14,6 +14,8 @@ from multimodal_rec.people import Person
 from multimodal_rec.scorer import Scorer
 
 ABOUT = "onnx.json"
+FORMAT = 1
+"""Of that file and the graphs that it names."""
 """The file that names the graphs of a folder, their tensors and their fingerprints."""
 _BATCH = 256
 
@@ -57,14 +59,20 @@ class OnnxScorer:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a folder says of its graphs. Raises `OnnxError` where it says nothing."""
+    """What a folder says of its graphs. Raises `OnnxError` where it says nothing, or in another format."""
     try:
-        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        found = about["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OnnxError(
             f"'{folder}' holds no exported graphs: '{ABOUT}' is missing or damaged ({error}). Expected a folder that "
             "export_onnx wrote. Export again.",
         ) from error
+    if found != FORMAT:
+        raise OnnxError(
+            f"'{folder}' holds graphs in format {found}. This release reads format {FORMAT} and no other. Export again."
+        )
+    return about
 
 
 def item_tensors(scorer: Scorer, rows: Sequence[int] | None, *, blended: bool) -> dict[str, np.ndarray]:

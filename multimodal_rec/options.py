@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,27 @@ def _check_context(pairs: list[str] | None) -> list[str]:
     return pairs or []
 
 
+def _check_steps(steps: list[str] | None) -> list[str]:
+    if steps:
+        from multimodal_rec.errors import ConfigError
+        from multimodal_rec.reranking.notation import step_of
+
+        for step in steps:
+            try:
+                step_of(step)
+            except ConfigError as error:
+                raise typer.BadParameter(str(error)) from error
+    return steps or []
+
+
+def _check_filters(pairs: list[str] | None) -> list[str]:
+    for pair in pairs or []:
+        name, _, value = pair.partition("=")
+        if not name or not value:
+            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE, such as genre=jazz.")
+    return pairs or []
+
+
 def situation(pairs: list[str] | None) -> dict[str, object] | None:
     """The context that pairs of NAME=VALUE tell, None without any.
 
@@ -73,5 +94,35 @@ ContextOption = Annotated[
     list[str] | None,
     typer.Option(
         "--context", callback=_check_context, metavar="NAME=VALUE", help="One context column; may be repeated."
+    ),
+]
+StepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--step",
+        callback=_check_steps,
+        metavar="STEP",
+        help="What is done after the ranking; may be repeated, and is done in this order: mmr=0.3, dpp=0.3, "
+        "calibrated:genre=0.5, floor:new=0.2 or floor:creator:Ann=0.2, cap:creator=2, must:genre:jazz=1, dedupe=0.98, "
+        "explore=0.3.",
+    ),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", callback=_check_filters, metavar="NAME=VALUE", help="Only items with this value; may be repeated."
+    ),
+]
+NeverOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--never", callback=_check_filters, metavar="NAME=VALUE", help="No item with this value; may be repeated."
+    ),
+]
+PoolOption = Annotated[int, typer.Option("--pool", min=1, help="How many of the best items the first step reads.")]
+UnknownOption = Annotated[
+    Literal["raise", "skip", "cold"],
+    typer.Option(
+        "--unknown", help="Of somebody of whom nothing is known: fail, leave the list empty, or rank as for anybody."
     ),
 ]

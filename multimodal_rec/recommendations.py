@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,21 +39,38 @@ class Recommendations(_Lists):
 def shortfalls(
     best: TopK, scorer: Scorer, people: Sequence[str | Person], *, answered: Sequence[bool] | np.ndarray, query: Query
 ) -> list[str | None]:
-    """Why each row is not full, None where it is; what a query admits is counted only where a row is short."""
+    """Why each row is not full, None where it is, for lists of one scorer's items."""
+    return reasons_of(
+        best,
+        answered=answered,
+        allowed=lambda: query.allowed_mask(scorer.table),
+        taken=lambda place: scorer.people.seen(people[place]) if query.exclude_seen else set(),
+    )
+
+
+def reasons_of(
+    best: TopK,
+    *,
+    answered: Sequence[bool] | np.ndarray,
+    allowed: Callable[[], np.ndarray],
+    taken: Callable[[int], Collection[int]],
+) -> list[str | None]:
+    """Why each row is not full, None where it is; `allowed` and `taken` are asked only where a row is short.
+
+    `answered`: False for people whom on_unknown='skip' leaves out. `allowed`: what the query admits, bool (item,);
+    `taken`: row → the items that are left out because the person has taken them.
+    """
     short = [place for place, ids in enumerate(best.ids) if None in ids]
     reasons: list[str | None] = [None] * len(best.ids)
-    if not short:
-        return reasons
-    allowed = query.allowed_mask(scorer.table)
+    admitted = allowed() if any(answered[place] for place in short) else np.zeros(0, dtype=bool)
     for place in short:
         if not answered[place]:
             reasons[place] = "nothing is known of this person, and on_unknown='skip' asks for an empty row."
             continue
-        seen = scorer.people.seen(people[place]) if query.exclude_seen else set()
         ids = best.ids[place]
         shown = sum(item_id is not None for item_id in ids)
         reasons[place] = (
-            f"{shown} of {len(ids)} asked for: of {len(allowed)} items, the query admits {int(allowed.sum())}, and "
-            f"{sum(bool(allowed[row]) for row in seen)} of these the person has taken."
+            f"{shown} of {len(ids)} asked for: of {len(admitted)} items, the query admits {int(admitted.sum())}, and "
+            f"{sum(bool(admitted[row]) for row in taken(place))} of these the person has taken."
         )
     return reasons

@@ -62,7 +62,8 @@ class Recommender(ServiceVerbs):
     ) -> Recommender:
         """Train on a catalogue, then embed its items; self.
 
-        `valid` chooses the number of epochs; its interactions count as known afterwards. `refit=True` then trains
+        `valid` chooses the number of epochs; what it tells is known afterwards: interactions, people, and items that
+        come up there first, which are embedded as any that arrive later. `refit=True` then trains
         once more, from the start, on both for that many epochs. A catalogue without interactions trains the
         alignment of its modalities alone. `on_error="quarantine"` learns nothing from items that cannot be read, nor
         from what was done with them, and lists them in `set_aside`.
@@ -100,7 +101,7 @@ class Recommender(ServiceVerbs):
             folder = None if training.checkpoint_dir is None else str(Path(training.checkpoint_dir) / "refit")
             self._fit_once(both, None, replace(training, epochs=best, checkpoint_dir=folder), cache, self._choice)
         elif valid is not None:
-            self._fitted().store.append_interactions(with_given(valid))
+            self._take_in(valid, set(train_part.item_ids), on_error=on_error)
         self._scorer = None
         return self
 
@@ -283,6 +284,16 @@ class Recommender(ServiceVerbs):
         if earlier is not None and earlier.job.fingerprint != job.fingerprint:
             store.retire(earlier.job.fingerprint)
         check_failures(report)
+
+    def _take_in(self, valid: Catalogue, known: Collection[str], *, on_error: str) -> None:
+        trained = self._fitted()
+        trained.store.append_interactions(with_given(valid))
+        if valid.users is not None:
+            trained.store.write_users(valid.users)
+        report = trained.job.run(valid.items.loc[~valid.items["item_id"].isin(list(known))], trained.store)
+        if on_error == "raise":
+            check_failures(report)
+        self.set_aside = {**self.set_aside, **report.failed}
 
     def _note_fitted(self, log: pd.DataFrame) -> None:
         self._fitted().store.append_interactions(log)

@@ -26,16 +26,14 @@ def with_behaviour(
     places = [place for place, item_id in enumerate(ids) if item_id in behaviour]
     if places:
         features = torch.from_numpy(np.stack([behaviour[ids[place]] for place in places])).to(device)
-        numbers = _rounded(model.behaviour_numbers(features).float().cpu().numpy())
+        numbers = rounded(model.behaviour_numbers(features).float().cpu().numpy())
         dim = tokens.shape[2]
         tokens[places, -1], vectors[places], present[places, -1] = numbers[:, :dim], numbers[:, dim:], True
-    shown, said, learned = (torch.from_numpy(array).to(device) for array in (present, content[:, :-1], vectors))
-    made = model.embeddings(torch.from_numpy(tokens).to(device), shown, model.item_vectors(said, shown, learned))
     return ItemTable(
         ids=list(ids),
         tokens=tokens,
         present=present,
-        embeddings=_rounded(made.float().cpu().numpy()),
+        embeddings=rounded(fused(model, tokens, present, content=content[:, :-1], vectors=vectors)),
         attributes=[table.attributes[row] for row in rows],
         content=content,
         vectors=vectors,
@@ -72,5 +70,21 @@ def rows_to_write(model: RecommenderModel, table: ItemTable, marks: Mapping[str,
     )
 
 
-def _rounded(numbers: np.ndarray) -> np.ndarray:
+@torch.inference_mode()
+def fused(
+    model: RecommenderModel, tokens: np.ndarray, present: np.ndarray, *, content: np.ndarray, vectors: np.ndarray
+) -> np.ndarray:
+    """Item embeddings, float32 (item, width), of numbers as the store keeps them.
+
+    `tokens`: (item, part, dim); `present`: bool (item, part); `content`: (item, part but behaviour, rank) and
+    `vectors`: (item, width), what an item is to the collaborative scores.
+    """
+    device = model.log_temperature.device
+    shown, said, learned = (torch.from_numpy(array).to(device) for array in (present, content, vectors))
+    made = model.embeddings(torch.from_numpy(tokens).to(device), shown, model.item_vectors(said, shown, learned))
+    return made.float().cpu().numpy()
+
+
+def rounded(numbers: np.ndarray) -> np.ndarray:
+    """The numbers as they come back from the store, float32: item embeddings are made of these."""
     return numbers.astype(np.float16).astype(np.float32)

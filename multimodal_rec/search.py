@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.losses import ALIGNMENT_TEMPERATURE
 from multimodal_rec.model import RecommenderModel
-from multimodal_rec.people import Person
+from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, shortfalls
+from multimodal_rec.reranking.pool import best_after
 from multimodal_rec.retrieval import Query, top_k
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.scorer import Scorer
@@ -35,6 +36,8 @@ class Asking(NamedTuple):
     """Encoded, (1, context width); None where neither person nor context is given, and the wish alone counts."""
     taste: float
     """Share of the ranking score."""
+    on_unknown: OnUnknown = "raise"
+    """What becomes of a `user` of whom nothing is known."""
 
 
 @runtime_checkable
@@ -163,9 +166,13 @@ def blended(match: np.ndarray, taste: np.ndarray, share: float) -> np.ndarray:
     `taste`: ranking scores (1 or wish, item), brought to that scale here. Raises `ConfigError` for a share outside
     0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"taste is {share}. Expected a share from 0 (the wish alone) to 1 (the person alone).")
+    _check_share(share)
     return ((1 - share) * match + share * standardised(taste)).astype(np.float32)
+
+
+def _check_share(taste: float) -> None:
+    if not 0 <= taste <= 1:
+        raise ConfigError(f"taste is {taste}. Expected a share from 0 (the wish alone) to 1 (the person alone).")
 
 
 def _check(wishes: Sequence[str]) -> None:
@@ -179,9 +186,10 @@ def find(
 ) -> Recommendations:
     """The k items that match each wish best among those that `query` admits, blended with the taste of who asks.
 
-    Scores are standardised over all items, so that what a query leaves out changes no score. Raises as
-    `Recommender.search` does.
+    Scores are standardised over all items, so that what a query leaves out changes no score; its steps reorder each
+    list. Raises as `Recommender.search` does.
     """
+    _check_share(asking.taste)
     if query.shortlist is not None:
         raise ConfigError(
             f"Query.shortlist is {query.shortlist}: an index finds what a person takes, not what a wish means. "
@@ -189,14 +197,20 @@ def find(
         )
     scores = search.match(wishes)
     seen: set[int] = set()
+    is_answered = True
+    person = Person() if asking.user is None else asking.user
     if asking.contexts is not None:
-        person = Person() if asking.user is None else asking.user
-        scorer.people.answered([person], "cold" if asking.user is None else "raise")
-        taste = scorer.rank([person], asking.contexts)
-        scores = blended(scores, taste, asking.taste)
+        (is_answered,) = scorer.people.answered([person], "cold" if asking.user is None else asking.on_unknown)
+        if is_answered:
+            taste = scorer.rank([person], asking.contexts, retrieval=query.by == "retrieval")
+            scores = blended(scores, taste, asking.taste)
+        else:
+            scores = np.full_like(scores, -np.inf)
         seen = scorer.people.seen(person) if query.exclude_seen else set()
-    allowed = query.allowed_mask(scorer.table)
-    best = top_k(scores, scorer.ids, k=k, excluded=[seen] * len(wishes), allowed=allowed)
-    people = ["" if asking.user is None else asking.user] * len(wishes)
-    reasons = shortfalls(best, scorer, people, answered=[True] * len(wishes), query=query)
+    people, excluded = [person] * len(wishes), [seen] * len(wishes)
+    if query.steps:
+        best = best_after(scorer, people, scores, k=k, query=query, excluded=excluded)
+    else:
+        best = top_k(scores, scorer.ids, k=k, excluded=excluded, allowed=query.allowed_mask(scorer.table))
+    reasons = shortfalls(best, scorer, people, answered=[is_answered] * len(wishes), query=query)
     return Recommendations(best.ids, best.scores, reasons)

@@ -95,14 +95,17 @@ class ServiceVerbs(ABC):
         `new_items`: raw items as in `embed`, ranked among the others, not stored. `reasons` says why a row is short.
         Arguments and errors otherwise as in `score`; `StoreError` where a shortlist is asked and the index is stale.
         """
-        scorer, _, replaced = self._over([] if new_items is None else new_items)
         query = Query() if query is None else query
+        scorer, _, replaced = self._over([] if new_items is None else new_items)
+        shortlist = None if query.shortlist is None else self._searched()
+        if shortlist is not None:
+            scorer = shortlist.scorer  # items may have been embedded meanwhile, or deleted
         answered = np.array(scorer.people.answered(people, on_unknown), dtype=bool)
         contexts = self._contexts(context, len(people))
-        if query.shortlist is not None:
+        if shortlist is not None and query.shortlist is not None:
             check_stored(new_items, query.shortlist)
             depth = min(max(k, query.pool), query.shortlist) if query.steps and k <= query.shortlist else k
-            best = self._searched().best(people, contexts, answered.tolist(), k=depth, query=query)
+            best = shortlist.best(people, contexts, answered.tolist(), k=depth, query=query)
             if query.steps:
                 best = found_after(scorer, people, best, k=k, query=query)
             return Recommendations(*best, shortfalls(best, scorer, people, answered=answered, query=query))
@@ -126,13 +129,12 @@ class ServiceVerbs(ABC):
         scorer, ids, replaced = self._over(items)
         if isinstance(items, pd.DataFrame):
             return Recommendations(*similar_stored(scorer, ids, replaced, k=k))
-        items = ids
-        rows: list[int] = []
-        for item_id in items:
-            if item_id not in scorer.item_rows:
-                raise not_embedded([item_id], len(items), self._fitted().store, model=self._fitted().job.fingerprint)
-            rows.append(scorer.item_rows[item_id])
-        return Recommendations(*self._searched().similar(rows, k=k))
+        searched = self._searched()
+        place = searched.scorer.item_rows
+        for item_id in ids:
+            if item_id not in place:
+                raise not_embedded([item_id], len(ids), self._fitted().store, model=self._fitted().job.fingerprint)
+        return Recommendations(*searched.similar([place[item_id] for item_id in ids], k=k))
 
     @overload
     def explain(self, person: str | Person, items: str, *, context: Context = None) -> Explanation: ...
@@ -223,26 +225,30 @@ class ServiceVerbs(ABC):
         context: Context = None,
         query: Query | None = None,
         taste: float = TASTE,
+        on_unknown: OnUnknown = "raise",
     ) -> Recommendations:
         """The k items that match a wish in words best, a row a wish.
 
         Text is compared with every modality and the attributes of an item, never with who took it. With a `user` or a
         `context`, `taste` is the share of their ranking score, 0 to 1, both brought to one scale; what the `user` has
-        taken is left out unless `query` says otherwise. Raises `ConfigError` where the model reads no text or a wish
-        is empty, `UnknownIdError` for an unknown user, `ContextError` as `score` does.
+        taken is left out unless `query` says otherwise. Of a `user` of whom nothing is known, `on_unknown="cold"`
+        blends in what anybody likes in this context, `"skip"` leaves every row empty and says so in `reasons`, and
+        `"raise"` raises `UnknownIdError`, as an unknown candidate of the `query` always does. Raises `ConfigError`
+        where the model reads no text or a wish is empty, `ContextError` as `score` does.
         """
-        scorer = self._ready()
+        scorer, searcher = self._searcher()
         asked = [wishes] if isinstance(wishes, str) else list(wishes)
         contexts = None if context is None and user is None else self._contexts(context, 1)
         query = Query() if query is None else query
-        return find(self._searcher(), scorer, asked, k=k, asking=Asking(user, contexts, taste), query=query)
+        asking = Asking(user, contexts, taste, on_unknown)
+        return find(searcher, scorer, asked, k=k, asking=asking, query=query)
 
-    def _searcher(self) -> WishSearch:
+    def _searcher(self) -> tuple[Scorer, WishSearch]:
         with self._lock:
             scorer = self._ready()
             if self._wishes is None or self._wishes[0] is not scorer:
                 self._wishes = (scorer, WishSearch(self._fitted().model, scorer.table))
-            return self._wishes[1]
+            return self._wishes
 
     def _contexts(self, context: Context, num_rows: int) -> np.ndarray:
         return self._fitted().vocabulary.contexts(context, num_rows=num_rows)

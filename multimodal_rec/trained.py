@@ -7,6 +7,7 @@ import shutil
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,8 @@ from multimodal_rec.staleness import check_served
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
 
-_FORMAT = 1
+_FORMAT = 2
+"""Of what `write` leaves in a folder: raised whenever an older release could not read it, or this one an older's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,19 +123,13 @@ class Trained:
         """What `write` left in a folder, with the store at `store` (None: in memory), filled where it was empty.
 
         `release`: the store as it was published, to be read. Raises `NotFittedError` where the folder holds nothing of
-        the kind.
+        the kind, or in another format.
         """
-        if not (folder / "config.json").exists():
-            raise NotFittedError(
-                f"'{folder}' holds no saved recommender: 'config.json' is missing. Expected a folder that `save` wrote."
-            )
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        about = _about(folder)
         config = RecommenderConfig.from_dict(about["config"])
         vocabulary = Vocabulary.from_dict(about["vocabulary"])
         model = build_model(config, vocabulary, load_weights=False)
-        # Folders from before there was such a thing do not say.
-        int8 = about.get("int8", False)
-        if int8:
+        if about["int8"]:
             model.use_int8()
         weights = load_file(folder / "model.safetensors")
         features = weights.pop("behaviour_features").numpy()
@@ -156,7 +152,7 @@ class Trained:
             cache=FeatureCache(cache_folder(store)),
             num_fitted=about["num_fitted"],
             num_folded=about["num_folded"],
-            int8=int8,
+            int8=about["int8"],
         )
         if release is not None:
             check_served(trained.store, model=trained.job.fingerprint)
@@ -178,6 +174,28 @@ class Trained:
         log = self.store.read_interactions().iloc[:num_folded]
         table = self.store.read_items(model=self.job.fingerprint)
         return replace(self, updated=self.folding.updated(log, table))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a folder says of itself. Raises `NotFittedError` where it is none that this release reads."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = about["format"]
+    except FileNotFoundError:
+        raise NotFittedError(
+            f"'{folder}' holds no saved recommender: 'config.json' is missing. Expected a folder that `save` wrote."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotFittedError(
+            f"'{folder}' holds no saved recommender: 'config.json' describes none ({error!r}). Expected a folder that "
+            "`save` wrote. Save it again, or correct the path."
+        ) from error
+    if found != _FORMAT:
+        raise NotFittedError(
+            f"'{folder}' holds a recommender in format {found}. This release reads format {_FORMAT} and no other. Fit "
+            "again and save, or load it with the release that saved it."
+        )
+    return about
 
 
 def store_layout(model: RecommenderModel) -> Layout:

@@ -114,8 +114,12 @@ class Vocabulary:
             context=self.contexts(log.loc[:, columns], num_rows=len(log)),
             seconds=np.nan_to_num(seconds),
         )
-        weights = np.array([self.weights.get(name, 1.0) for name in names], dtype=np.float32)
-        return events, weights
+        return events, self.weights_of(log)
+
+    def weights_of(self, log: pd.DataFrame) -> np.ndarray:
+        """The declared weight of each event, float32 (event,), in the log's own order."""
+        names = [str(name) for name in column_of(log, "event")]
+        return np.array([self.weights.get(name, 1.0) for name in names], dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """This vocabulary as plain JSON values."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from multimodal_rec.collaborative.item_side import directions
 from multimodal_rec.errors import ConfigError, NotFittedError, UnknownIdError
 from multimodal_rec.splits import interaction_order
 
@@ -66,11 +67,7 @@ class Log(NamedTuple):
     def directions(self, who: str) -> np.ndarray:
         """`features` less their mean over the items that have any, each row of length 1; zeros stay zeros."""
         content = self.features(who)
-        present = content.any(axis=1, keepdims=True)
-        # What all items share would make everything like everything.
-        centred = np.where(present, content - content.sum(axis=0) / max(present.sum(), 1), 0.0)
-        norm = np.linalg.norm(centred, axis=1, keepdims=True)
-        return centred / np.where(norm == 0, 1.0, norm)
+        return directions(content, np.asarray(content.any(axis=1)))
 
 
 class Baseline(ABC):

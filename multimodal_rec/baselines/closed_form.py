@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import final
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
+from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import svds
 
 from multimodal_rec.baselines.baseline import Baseline, Log
+from multimodal_rec.collaborative.item_weights import ridge_weights
 from multimodal_rec.errors import ConfigError
 
 
@@ -28,7 +29,9 @@ class EASE(Baseline):
 
     def _learn(self, log: Log, validate: Callable[[Baseline], float] | None) -> None:
         del validate
-        self._to_scores = _without_itself((log.histories.T @ log.histories).toarray(), self.regularisation)
+        self._to_scores = ridge_weights((log.histories.T @ log.histories).toarray(), self.regularisation).astype(
+            np.float32
+        )
 
     def _score(self, log: Log, user_index: np.ndarray) -> np.ndarray:
         return log.histories[user_index].astype(np.float32) @ self._to_scores
@@ -55,7 +58,7 @@ class EASEWithContent(Baseline):
         features = log.directions("EASEWithContent")
         gram = (log.histories.T @ log.histories).toarray()
         gram += self.content_weight * (features @ features.T)
-        self._to_scores = _without_itself(gram, self.regularisation)
+        self._to_scores = ridge_weights(gram, self.regularisation).astype(np.float32)
 
     def _score(self, log: Log, user_index: np.ndarray) -> np.ndarray:
         return log.histories[user_index].astype(np.float32) @ self._to_scores
@@ -91,22 +94,6 @@ class Ridge(Baseline):
 
     def _score(self, log: Log, user_index: np.ndarray) -> np.ndarray:
         return (log.histories[user_index] @ self._factors) @ self._mapped.T
-
-
-def _without_itself(gram: np.ndarray, regularisation: float) -> np.ndarray:
-    """Float32 (item, item): column j predicts item j from the others, by ridge; `gram` is overwritten."""
-    gram[np.diag_indices_from(gram)] += regularisation
-    # By Cholesky: half the arithmetic of a general inverse. It fills the lower triangle only.
-    factorise, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
-    factor, failed = factorise(gram.T, lower=1, overwrite_a=1)
-    inverse, failed_too = invert(factor, lower=1, overwrite_c=1)
-    if failed or failed_too:
-        raise ConfigError(f"regularisation {regularisation} is too small for these interactions. Raise it.")
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
-    to_scores = (-inverse / np.diag(inverse)).astype(np.float32)
-    np.fill_diagonal(to_scores, 0.0)
-    return to_scores
 
 
 def _item_factors(log: Log, num_factors: int) -> np.ndarray:

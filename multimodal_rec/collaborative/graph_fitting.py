@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from multimodal_rec.collaborative.fitting import Fitted, Learner, candidates, fit
 from multimodal_rec.collaborative.graph import Edges, carry, nearest, predictors, who_took_what
 from multimodal_rec.collaborative.graph_score import GraphScore
-from multimodal_rec.collaborative.item_side import ItemSide, directions
+from multimodal_rec.collaborative.item_side import ItemSide, block_directions
 from multimodal_rec.collaborative.score import CollaborativeScore, Log
 from multimodal_rec.collaborative.settings import GraphConfig
 
@@ -120,7 +120,7 @@ def _alike(log: Log, took: sparse.csr_array, config: GraphConfig) -> list[tuple[
     if config.num_neighbours == 0:
         return []
     taken = np.asarray(took.sum(axis=0)) > 0
-    blocks = [block for block in map(directions, log.content.values()) if block.any()]
+    blocks = [block for block in map(block_directions, log.content.values()) if block.any()]
     found = [(1 / len(blocks), Edges.of(nearest(block, taken, config.num_neighbours))) for block in blocks]
     if log.num_items <= config.max_predicted:
         content = np.hstack([np.zeros((log.num_items, 1), np.float32), *blocks]) / max(len(blocks), 1) ** 0.5

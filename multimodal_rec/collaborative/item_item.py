@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from multimodal_rec.collaborative.bag import weighed_sums
+from multimodal_rec.collaborative.item_side import directions
 from multimodal_rec.collaborative.item_weights import HeldOut, calibrated, chosen, factors
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.settings import ItemItemConfig
@@ -110,14 +111,6 @@ class ItemItemScore(CollaborativeScore):
 
 
 def _likeness(content: Mapping[str, ContentBlock], known: np.ndarray) -> list[np.ndarray]:
-    """Each block's features of the known items, centred over those that have it, rows of length 1, 0 where absent."""
-    blocks = []
-    for block in content.values():
-        present = block.present[known]
-        if present.sum() < 2:
-            continue
-        features = np.where(present[:, None], block.features[known].astype(np.float64), 0.0)
-        features = np.where(present[:, None], features - features.sum(axis=0) / present.sum(), 0.0)
-        norm = np.linalg.norm(features, axis=1, keepdims=True)
-        blocks.append(features / np.where(norm == 0, 1.0, norm))
-    return blocks
+    """Each block's `directions` of the known items, float64; none of a block in which nothing sets them apart."""
+    blocks = [directions(each.features[known].astype(np.float64), each.present[known]) for each in content.values()]
+    return [block for block in blocks if block.any()]

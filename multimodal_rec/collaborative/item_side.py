@@ -12,17 +12,24 @@ from torch import Tensor, nn
 from multimodal_rec.collaborative.score import ContentBlock
 
 
-def directions(block: ContentBlock) -> np.ndarray:
-    """Float32 (item, width): features less their mean over the items that have them, each row of length 1; else 0.
+def directions(features: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(item, width), of the type of `features`: less their mean over the items that have them, rows of length 1.
 
-    What all items share would make everything like everything, and blocks of unlike units are to count alike.
+    `present`: bool (item,); the others, whatever their features hold, are 0. What all items share would make everything
+    like everything, and blocks of unlike units are to count alike.
     """
-    present = block.present[:, None]
-    features = np.where(present, block.features, 0).astype(np.float32)
-    centred = np.where(present, features - features.sum(axis=0) / max(int(present.sum()), 1), 0)
+    there = present[:, None]
+    kept = np.where(there, features, 0).astype(features.dtype)
+    centred = np.where(there, kept - kept.sum(axis=0) / max(int(present.sum()), 1), 0)
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
     # An item like the mean points nowhere: what is left of it is rounding.
-    return (centred / np.where(norm < 1e-6, np.inf, norm)).astype(np.float32)
+    least = 1e-6 * np.linalg.norm(kept, axis=1).max(initial=0.0)
+    return (centred / np.where(norm <= least, np.inf, norm)).astype(features.dtype)
+
+
+def block_directions(block: ContentBlock) -> np.ndarray:
+    """`directions` of a block, float32 (item, width)."""
+    return directions(block.features.astype(np.float32), block.present)
 
 
 @final
@@ -45,7 +52,7 @@ class ItemSide(nn.Module):
         self._blocks: list[str] = []
         for number, block in enumerate(content.values()):
             self._blocks.append(f"block{number}")
-            self.register_buffer(self._blocks[-1], torch.from_numpy(directions(block)), persistent=False)
+            self.register_buffer(self._blocks[-1], torch.from_numpy(block_directions(block)), persistent=False)
 
     def forward(self) -> Tensor:
         """Embeddings (item, dim)."""

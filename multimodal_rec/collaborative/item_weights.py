@@ -170,13 +170,22 @@ def _weights(taken: sparse.csr_array, likeness: Sequence[np.ndarray], setting: S
     if setting.content_weight > 0:
         for features in likeness:
             gram += setting.content_weight * (features @ features.T)
-    gram[np.diag_indices_from(gram)] += setting.strength
+    return ridge_weights(gram, setting.strength)
+
+
+def ridge_weights(gram: np.ndarray, strength: float) -> np.ndarray:
+    """Float (from item, to item): column j predicts item j from all others by ridge, -P / diag(P), P = (G + λI)⁻¹.
+
+    `gram`: G, (item, item), overwritten; `strength`: λ. The diagonal is 0. Raises `ConfigError` where λ is too small
+    for G to be inverted. Source: Steck (arXiv:1905.03375), equation 8.
+    """
+    gram[np.diag_indices_from(gram)] += strength
     # By Cholesky: half the arithmetic of a general inverse, in place. It fills one triangle.
     factorise, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
     factor, failed = factorise(gram.T, lower=1, overwrite_a=1)
     inverse, failed_too = invert(factor, lower=1, overwrite_c=1)
     if failed or failed_too:
-        raise ConfigError(f"strength {setting.strength} is too small for these interactions. Raise it.")
+        raise ConfigError(f"λ = {strength} is too small for these interactions. Raise it.")
     weights = np.tril(inverse)
     weights += np.tril(inverse, -1).T
     weights /= -np.diag(weights).copy()

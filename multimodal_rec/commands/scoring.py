@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,14 +17,20 @@ from multimodal_rec.options import (
     DebugFlag,
     JsonFlag,
     ModelFolder,
+    NeverOption,
+    PoolOption,
     ReleaseOption,
+    StepOption,
     StoreFolder,
+    UnknownOption,
+    WhereOption,
     situation,
 )
 from multimodal_rec.terminal import Terminal
 
 if TYPE_CHECKING:
     from multimodal_rec.recommendations import Recommendations
+    from multimodal_rec.retrieval import Query
 
 
 def score(
@@ -61,6 +68,11 @@ def recommend(
     shortlist: Annotated[
         int | None, typer.Option("--shortlist", min=1, help="Rank only this many, found through the index.")
     ] = None,
+    step: StepOption = None,
+    pool: PoolOption = 100,
+    where: WhereOption = None,
+    never: NeverOption = None,
+    unknown: UnknownOption = "raise",
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -68,12 +80,11 @@ def recommend(
     terminal = Terminal(as_json=as_json, debug=debug)
     with terminal.guard():
         told = situation(context)
-        from multimodal_rec.retrieval import Query
-
-        query = Query(shortlist=shortlist)
-        found = load(model, store, release=release).recommend(user, k=k, context=told, query=query)
+        query = replace(_query(step, pool, where=where, never=never), shortlist=shortlist)
+        recommender = load(model, store, release=release)
+        found = recommender.recommend(user, k=k, context=told, query=query, on_unknown=unknown)
         if as_json:
-            entries = [{"user": user_id, "items": items} for user_id, items in zip(user, _listed(found), strict=True)]
+            entries = [{"user": user_id, **row} for user_id, row in zip(user, _listed(found), strict=True)]
             terminal.write_json({"k": k, "context": told or {}, "recommendations": entries})
             return
         _write_lists(terminal, [f"For {user_id}{_said(told)}" for user_id in user], found)
@@ -90,6 +101,12 @@ def search(
     taste: Annotated[
         float | None, typer.Option("--taste", min=0, max=1, help="Share of the person and the context in the score.")
     ] = None,
+    release: ReleaseOption = None,
+    step: StepOption = None,
+    pool: PoolOption = 100,
+    where: WhereOption = None,
+    never: NeverOption = None,
+    unknown: UnknownOption = "raise",
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -99,27 +116,54 @@ def search(
         told = situation(context)
         from multimodal_rec.search import TASTE
 
-        share = TASTE if taste is None else taste
-        found = load(model, store).search(wish, k=k, user=user, context=told, taste=share)
+        found = load(model, store, release=release).search(
+            wish,
+            k=k,
+            user=user,
+            context=told,
+            query=_query(step, pool, where=where, never=never),
+            taste=TASTE if taste is None else taste,
+            on_unknown=unknown,
+        )
         if as_json:
-            entries = [{"wish": text, "items": items} for text, items in zip(wish, _listed(found), strict=True)]
+            entries = [{"wish": text, **row} for text, row in zip(wish, _listed(found), strict=True)]
             terminal.write_json({"k": k, "user": user, "context": told or {}, "results": entries})
             return
         _write_lists(terminal, [f"“{text}”{_said(told)}" for text in wish], found)
 
 
-def _listed(found: Recommendations) -> list[list[dict[str, object]]]:
-    """The items of each row, without the empty places behind them."""
+def _query(
+    steps: Sequence[str] | None, pool: int, *, where: Sequence[str] | None, never: Sequence[str] | None
+) -> Query:
+    from multimodal_rec.reranking.notation import filters_of, step_of
+    from multimodal_rec.retrieval import Query
+
+    made = tuple(step_of(step) for step in steps or ())
+    return Query(steps=made, pool=pool, where=filters_of(where or ()), never=filters_of(never or ()))
+
+
+def _listed(found: Recommendations) -> list[dict[str, object]]:
+    """The items of each row, without the empty places behind them, and why the row is short where it is."""
     return [
-        [{"item": item_id, "score": float(value)} for item_id, value in zip(*row, strict=True) if item_id is not None]
-        for row in zip(found.ids, found.scores, strict=True)
+        {
+            "items": [
+                {"item": item_id, "score": float(value)}
+                for item_id, value in zip(ids, scores, strict=True)
+                if item_id is not None
+            ],
+            "reason": reason,
+        }
+        for ids, scores, reason in zip(found.ids, found.scores, found.reasons, strict=True)
     ]
 
 
 def _write_lists(terminal: Terminal, titles: Sequence[str], found: Recommendations) -> None:
-    for title, items in zip(titles, _listed(found), strict=True):
-        numbered = [(place, *item.values()) for place, item in enumerate(items, start=1)]
+    for title, ids, scores, reason in zip(titles, found.ids, found.scores, found.reasons, strict=True):
+        shown = [(item_id, float(value)) for item_id, value in zip(ids, scores, strict=True) if item_id is not None]
+        numbered = [(place, *item) for place, item in enumerate(shown, start=1)]
         terminal.write_table(title, ("rank", "item", "score"), numbered)
+        if reason is not None:
+            terminal.write_line(reason)
 
 
 def _said(context: dict[str, object] | None) -> str:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.people import Person
-from multimodal_rec.reranking.candidates import Candidates
+from multimodal_rec.reranking.candidates import Candidates, Shelf
 from multimodal_rec.reranking.step import Step
 from multimodal_rec.retrieval import Query, TopK, best_rows, check_numbers
 from multimodal_rec.scorer import Scorer
+
+
+class Reader(NamedTuple):
+    """Whose list it is."""
+
+    name: str
+    """What steps that draw at random draw by."""
+    taken: Collection[int]
+    """Rows of what the person took."""
+    excluded: Collection[int]
+    """Rows that they are not to be shown."""
 
 
 def best_after(
@@ -41,18 +53,36 @@ def pools_of(
     The best `query.pool` items that may be shown, at least k, and for each step that wants items of a kind the best k
     of those. `excluded`: rows a person to leave out. Errors as of `top_k`.
     """
+    readers = [
+        Reader(person_name(person), scorer.people.seen(person), left_out)
+        for person, left_out in zip(people, excluded, strict=True)
+    ]
+    return _pools(scorer.shelf, readers, scores, k=k, query=query, allowed=query.allowed_mask(scorer.table))
+
+
+def best_on(
+    shelf: Shelf, readers: Sequence[Reader], scores: np.ndarray, *, k: int, query: Query, allowed: np.ndarray
+) -> TopK:
+    """`best_after` of any shelf's items; `allowed`: what the query admits of them, bool (item,)."""
+    return _lists(_pools(shelf, readers, scores, k=k, query=query, allowed=allowed), query.steps, k)
+
+
+def _pools(
+    shelf: Shelf, readers: Sequence[Reader], scores: np.ndarray, *, k: int, query: Query, allowed: np.ndarray
+) -> list[Candidates]:
     if k < 1:
         raise ConfigError(f"k is {k}. Expected at least 1.")
-    check_numbers(scores, scorer.ids)
-    allowed = query.allowed_mask(scorer.table)
-    masks = [mask for step in query.steps if (mask := step.wanted(scorer.shelf)) is not None]
+    check_numbers(scores, shelf.ids)
+    masks = [mask for step in query.steps if (mask := step.wanted(shelf)) is not None]
     pools: list[Candidates] = []
-    for person, row, left_out in zip(people, scores, excluded, strict=True):
+    for reader, row in zip(readers, scores, strict=True):
         usable = np.where(allowed, row, np.float32(-np.inf))
-        usable[np.fromiter(left_out, dtype=np.int64)] = -np.inf
+        usable[np.fromiter(reader.excluded, dtype=np.int64)] = -np.inf
         wanted = [best_rows(np.where(mask, usable, np.float32(-np.inf)), k) for mask in masks]
         rows = np.unique(np.concatenate([best_rows(usable, max(k, query.pool)), *wanted]))
-        pools.append(_candidates(scorer, person, rows[np.argsort(-row[rows], kind="stable")], row))
+        rows = rows[np.argsort(-row[rows], kind="stable")]
+        taken = np.array(sorted(reader.taken), dtype=np.int64)
+        pools.append(Candidates(shelf, rows, row[rows], taken=taken, person=reader.name))
     return pools
 
 
@@ -76,8 +106,12 @@ def after_steps(candidates: Candidates, steps: Sequence[Step], k: int) -> Candid
 
 def _candidates(scorer: Scorer, person: str | Person, rows: np.ndarray, scores: np.ndarray) -> Candidates:
     taken = np.array(sorted(scorer.people.seen(person)), dtype=np.int64)
-    name = person if isinstance(person, str) else "\n".join([*person.history, person.profile or ""])
-    return Candidates(scorer.shelf, rows, scores[rows], taken=taken, person=name)
+    return Candidates(scorer.shelf, rows, scores[rows], taken=taken, person=person_name(person))
+
+
+def person_name(person: str | Person) -> str:
+    """A person's id, or what tells one without an id from others."""
+    return person if isinstance(person, str) else "\n".join([*person.history, person.profile or ""])
 
 
 def _lists(pools: Sequence[Candidates], steps: Sequence[Step], k: int) -> TopK:

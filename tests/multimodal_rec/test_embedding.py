@@ -1,4 +1,4 @@
-"""The offline job: only what changed runs, and one bad item costs no other."""
+"""The offline job: only what changed tower_runs, and one bad item costs no other."""
 
 from __future__ import annotations
 
@@ -15,21 +15,6 @@ from multimodal_rec.errors import ItemError
 from multimodal_rec.recommender import Recommender
 from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config
 from tests.towers.tiny import picture
-from towers import Tower, TowerBatch
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many items ran through the tower of each modality."""
-    counts: Counter[str] = Counter()
-    features = Tower.features
-
-    def counted(self: Tower, batch: TowerBatch) -> object:
-        counts[self.modality] += len(batch.counts)
-        return features(self, batch)
-
-    monkeypatch.setattr(Tower, "features", counted)
-    return counts
 
 
 @pytest.fixture
@@ -48,17 +33,21 @@ def _at(items: pd.DataFrame, item_id: str, column: str, value: object) -> pd.Dat
     return items.assign(**{column: pd.Series(cells, dtype=object)})
 
 
-def test_what_is_unchanged_runs_through_no_tower(own: Recommender, items: pd.DataFrame, runs: Counter[str]) -> None:
+def test_what_is_unchanged_runs_through_no_tower(
+    own: Recommender, items: pd.DataFrame, tower_runs: Counter[str]
+) -> None:
     report = own.embed(items)
     assert (report.embedded, report.unchanged, report.failed) == (0, NUM_ITEMS, {})
-    assert not runs
+    assert not tower_runs
 
 
-def test_a_changed_text_runs_the_text_tower_alone(own: Recommender, items: pd.DataFrame, runs: Counter[str]) -> None:
+def test_a_changed_text_runs_the_text_tower_alone(
+    own: Recommender, items: pd.DataFrame, tower_runs: Counter[str]
+) -> None:
     before = own.store.read_items(model=None)
     report = own.embed(_at(items, "i4", "title", "the loud loud drum"))
     assert (report.embedded, report.unchanged) == (1, NUM_ITEMS - 1)
-    assert runs == {"text": 1}
+    assert tower_runs == {"text": 1}
     after = own.store.read_items(model=None)
     row = after.ids.index("i4")
     changed = (before.tokens != after.tokens).any(axis=2)
@@ -68,23 +57,23 @@ def test_a_changed_text_runs_the_text_tower_alone(own: Recommender, items: pd.Da
 
 
 def test_a_changed_picture_runs_the_image_tower_alone(
-    own: Recommender, items: pd.DataFrame, runs: Counter[str], tmp_path: Path
+    own: Recommender, items: pd.DataFrame, tower_runs: Counter[str], tmp_path: Path
 ) -> None:
     picture(77, size=(32, 32)).save(tmp_path / "other.png")
     assert own.embed(_at(items, "i4", "cover", [str(tmp_path / "other.png")])).embedded == 1
-    assert runs == {"image": 1}
+    assert tower_runs == {"image": 1}
 
 
-def test_a_picture_taken_away_is_absent(own: Recommender, items: pd.DataFrame, runs: Counter[str]) -> None:
+def test_a_picture_taken_away_is_absent(own: Recommender, items: pd.DataFrame, tower_runs: Counter[str]) -> None:
     assert own.embed(_at(items, "i4", "cover", [])).embedded == 1
-    assert not runs
+    assert not tower_runs
     table = own.store.read_items(model=None)
     assert table.present[table.ids.index("i4")].tolist() == [True, False, True, True]
 
 
-def test_a_changed_attribute_runs_no_tower(own: Recommender, items: pd.DataFrame, runs: Counter[str]) -> None:
+def test_a_changed_attribute_runs_no_tower(own: Recommender, items: pd.DataFrame, tower_runs: Counter[str]) -> None:
     assert own.embed(_at(items, "i4", "genre", "rock")).embedded == 1
-    assert not runs
+    assert not tower_runs
     table = own.store.read_items(model=None)
     assert table.attributes[table.ids.index("i4")]["genre"] == "rock"
 

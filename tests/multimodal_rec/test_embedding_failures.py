@@ -7,27 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
-from multimodal_rec.content import ItemContent
 from multimodal_rec.recommender import Recommender
 from tests.multimodal_rec.tiny import NUM_ITEMS
 from tests.towers.tiny import picture
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many items of each modality were decoded."""
-    counts: Counter[str] = Counter()
-    load = ItemContent.load
-
-    def counted(self: ItemContent, row: int, modality: str) -> object:
-        counts[modality] += 1
-        return load(self, row, modality)
-
-    monkeypatch.setattr(ItemContent, "load", counted)
-    return counts
 
 
 def _broken(place: Path) -> pd.DataFrame:
@@ -44,20 +28,20 @@ def _broken(place: Path) -> pd.DataFrame:
 
 
 def test_what_failed_is_read_again_when_it_changes_or_on_request(
-    own: Recommender, tmp_path: Path, loads: Counter[str]
+    own: Recommender, tmp_path: Path, decoded: Counter[str]
 ) -> None:
     items = _broken(tmp_path)
     first = own.embed(items, on_error="quarantine")
     assert (first.embedded, list(first.failed)) == (1, ["bad"])
     at = own.store.failures()["at"].tolist()
-    loads.clear()
+    decoded.clear()
     second = own.embed(items, on_error="quarantine")
     assert (second.embedded, second.unchanged, second.failed) == (0, 1, first.failed)
-    assert not loads
+    assert not decoded
     assert own.store.failures()["at"].tolist() == at
     third = own.embed(items, on_error="quarantine", retry_failed=True)
     assert third.failed == first.failed
-    assert loads["image"] == 1
+    assert decoded["image"] == 1
     assert own.store.failures()["at"].tolist() > at
     picture(3, size=(32, 32)).save(tmp_path / "broken.png")
     assert own.embed(items).embedded == 1

@@ -15,8 +15,9 @@ from multimodal_rec.ensemble import Ensemble
 from multimodal_rec.errors import ConfigError, ContextError, LeakError, UnknownIdError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking import MMR, Calibrated, Cap, Explore
 from multimodal_rec.retrieval import Query
-from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config
+from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, SCHEMA, tiny_config
 
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
 USERS = [f"u{user}" for user in range(12)]
@@ -120,6 +121,16 @@ def test_frames(first: Recommender, second: Recommender) -> None:
     np.testing.assert_allclose(told - scored["score"], 0.5 * (13.0 - own) * unit, atol=1e-4)
 
 
+def test_a_table_of_people_is_answered_as_a_member_answers_it(first: Recommender, second: Recommender) -> None:
+    frame = pd.DataFrame({"user_id": ["u1", "u0"], "hour": [23.0, np.nan], "note": ["a", "b"]}, index=[7, 3])
+    alone = Ensemble({"only": first}).recommend_frame(frame, k=3)
+    own = first.recommend_frame(frame, k=3)
+    pd.testing.assert_frame_equal(alone.drop(columns="score"), own.drop(columns="score"))
+    both = Ensemble({"a": first, "b": second})
+    expected = both.recommend(["u1"], k=2, context={"hour": 23.0})
+    assert both.recommend_frame(frame, k=2)["item_id"].tolist()[:2] == expected.ids[0]
+
+
 def test_recommendations_of_everything_that_anybody_has(first: Recommender, second: Recommender) -> None:
     ensemble = Ensemble({"a": first, "b": second})
     found = ensemble.recommend(["u0"], k=NUM_ITEMS, query=Query(exclude_seen=False))
@@ -130,7 +141,53 @@ def test_recommendations_of_everything_that_anybody_has(first: Recommender, seco
     assert all(int(str(name)[1:]) % 2 == 0 and name != "i2" for name in jazz.ids[0])
     few = ensemble.recommend(["u0"], k=3, query=Query(exclude_seen=False, candidates=("i3",)))
     assert few.ids == [["i3", None, None]]
-    assert few.reasons[0] == "1 of 3 asked for: the query admits 1 of 14 items, and the person has taken 0."
+    assert few.reasons[0] == ("1 of 3 asked for: of 14 items, the query admits 1, and 0 of these the person has taken.")
+
+
+def test_why_a_list_is_short_is_told_as_a_member_tells_it(first: Recommender) -> None:
+    """Whoever is not answered is not said to have taken anything, and what was taken counts among what is admitted."""
+    people: list[str | Person] = ["u0", "nobody", Person(["i2", "i4", "i1"])]
+    query, alone = Query(where={"genre": "jazz"}), Ensemble({"only": first})
+    found = alone.recommend(people, k=NUM_ITEMS, query=query, on_unknown="skip")
+    assert found.reasons == first.recommend(people, k=NUM_ITEMS, query=query, on_unknown="skip").reasons
+    assert found.reasons[1] == "nothing is known of this person, and on_unknown='skip' asks for an empty row."
+    assert str(found.reasons[2]).endswith("the query admits 7, and 2 of these the person has taken.")
+
+
+def test_each_member_is_told_what_it_reads_of_a_person(
+    first: Recommender, bert: Path, parts: tuple[Catalogue, ...]
+) -> None:
+    """One model knows ages, the other does not: both answer somebody with an age, and nobody answers for a height."""
+    bare = replace(SCHEMA, user_attributes={})
+    train = Catalogue.from_frames(parts[0].items, parts[0].interactions, schema=bare)
+    plain = Recommender(tiny_config(bert)).fit(train, training=replace(CPU, epochs=1))
+    both, person = Ensemble({"plain": plain, "aged": first}), Person(["i2"], attributes={"age": 64.0})
+    aged = Ensemble({"aged": first}).score([person], ["i2", "i4"])
+    alone = Ensemble({"plain": plain}).score([Person(["i2"])], ["i2", "i4"])
+    np.testing.assert_allclose(both.score([person], ["i2", "i4"]), aged + alone, atol=1e-4)
+    assert both.recommend([Person(attributes={"age": 64.0})], k=2).reasons == (None,)
+    with pytest.raises(ConfigError, match="has the attribute 'height', which was never declared"):
+        both.score([Person(["i2"], attributes={"height": 1.8})], ["i2"])
+    plain.close()
+
+
+def test_steps_reorder_a_blend_as_they_reorder_a_members_list(first: Recommender, second: Recommender) -> None:
+    steps = (MMR(0.6), Calibrated("genre", 0.5), Cap("genre", 3), Explore(0.3, seed=2))
+    query = Query(exclude_seen=False, steps=steps, pool=9)
+    alone = Ensemble({"only": first})
+    people: list[str | Person] = ["u0", "u1", Person(["i2"])]
+    assert alone.recommend(people, k=4, query=query).ids == first.recommend(people, k=4, query=query).ids
+    both = Ensemble({"a": first, "b": second})
+    capped = both.recommend(["u0"], k=4, query=Query(exclude_seen=False, steps=(Cap("genre", 1),)))
+    assert sorted(int(str(name)[1:]) % 2 for name in capped.ids[0][:2]) == [0, 1]
+    assert capped.ids[0][2:] == [None, None]
+    unit = [
+        member._ready().shelf.unit(np.array([member._ready().item_rows[i] for i in ("i4", "i6")]))
+        for member in (first, second)
+    ]
+    rows = np.array([both._members.place[i] for i in ("i4", "i6")])
+    near = both._members.shelf.unit(rows)
+    assert near[0] @ near[1] == pytest.approx(np.mean([pair[0] @ pair[1] for pair in unit]), abs=1e-5)
 
 
 def test_unknown_ids_under_each_policy(first: Recommender, second: Recommender) -> None:
@@ -167,3 +224,5 @@ def test_what_no_member_reads(first: Recommender) -> None:
         Ensemble({"a": first}).score(["u0"], ["i0"], context={"mood": "sad"})
     with pytest.raises(ConfigError, match=r"Query\.shortlist is 5: an ensemble has no index"):
         Ensemble({"a": first}).recommend(["u0"], query=Query(shortlist=5))
+    with pytest.raises(ConfigError, match=r"Query\.by is 'retrieval': an ensemble blends ranking scores"):
+        Ensemble({"a": first}).recommend(["u0"], query=Query(by="retrieval"))

@@ -25,20 +25,6 @@ def towers(bert: Path) -> dict[str, Tower]:
     return {"text": build_tower(TowerConfig(f"hf:{bert}"), seed=0), "image": build_tower(net, seed=0)}
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many items of each modality were decoded."""
-    counts: Counter[str] = Counter()
-    load = ItemContent.load
-
-    def counted(self: ItemContent, row: int, modality: str) -> object:
-        counts[modality] += 1
-        return load(self, row, modality)
-
-    monkeypatch.setattr(ItemContent, "load", counted)
-    return counts
-
-
 def _features(towers: dict[str, Tower], catalogue: Catalogue, cache: FeatureCache | None = None) -> ContentFeatures:
     content = ItemContent(catalogue.items, catalogue.schema)
     kept = FeatureCache() if cache is None else cache
@@ -66,19 +52,19 @@ def test_features_are_the_towers_own_in_order_with_zeros_where_absent(
 
 
 def test_a_frozen_backbone_runs_once_and_a_later_run_gives_the_same_bits(
-    towers: dict[str, Tower], catalogue: Catalogue, reads: Counter[str], tmp_path: Path
+    towers: dict[str, Tower], catalogue: Catalogue, decoded: Counter[str], tmp_path: Path
 ) -> None:
     first = _features(towers, catalogue, FeatureCache(tmp_path)).features(range(NUM_ITEMS), "text")
     # Several items have the same title: it is read once.
-    assert reads["text"] == catalogue.items["title"].dropna().str.strip().nunique() < NUM_ITEMS - 1
+    assert decoded["text"] == catalogue.items["title"].dropna().str.strip().nunique() < NUM_ITEMS - 1
     again = _features(towers, catalogue, FeatureCache(tmp_path)).features(range(NUM_ITEMS), "text")
-    assert reads["text"] == catalogue.items["title"].dropna().str.strip().nunique()
+    assert decoded["text"] == catalogue.items["title"].dropna().str.strip().nunique()
     assert torch.equal(first.windows, again.windows)
     assert torch.equal(first.present, again.present)
 
 
 def test_a_backbone_that_learns_is_never_cached_but_its_input_is_kept(
-    towers: dict[str, Tower], catalogue: Catalogue, reads: Counter[str], tmp_path: Path
+    towers: dict[str, Tower], catalogue: Catalogue, decoded: Counter[str], tmp_path: Path
 ) -> None:
     features = _features(towers, catalogue, FeatureCache(tmp_path))
     before = features.features([2, 3], "image")
@@ -86,18 +72,18 @@ def test_a_backbone_that_learns_is_never_cached_but_its_input_is_kept(
         next(towers["image"].backbone.parameters()).add_(0.1)
     after = features.features([2, 3], "image")
     assert not torch.equal(before.windows, after.windows)
-    assert reads["image"] == 2
+    assert decoded["image"] == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_no_room_means_decoding_again(towers: dict[str, Tower], catalogue: Catalogue, reads: Counter[str]) -> None:
+def test_no_room_means_decoding_again(towers: dict[str, Tower], catalogue: Catalogue, decoded: Counter[str]) -> None:
     content = ItemContent(catalogue.items, catalogue.schema)
     for prepared in (None, PreparedMemory(room_mb=0)):
-        reads.clear()
+        decoded.clear()
         features = ContentFeatures(towers, content, cache=FeatureCache(), prepared=prepared)
         for _ in range(2):
             features.features([2], "image")
-        assert reads["image"] == 2
+        assert decoded["image"] == 2
 
 
 def test_fresh_features_carry_gradients_and_say_whose_they_are(towers: dict[str, Tower], catalogue: Catalogue) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +15,16 @@ from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.item_item import ItemItemScore
 from multimodal_rec.collaborative.score import Log
-from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import ItemItemConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.history import Events
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.refitting import Pace, refitted
 from multimodal_rec.store import ItemStore
-from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, write_catalogue
+from tests.multimodal_rec.tiny import COLLABORATIVE, CPU, NUM_ITEMS, tiny_config, write_catalogue
 
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
-SMALL = {
-    "sequence": SequenceConfig(dim=8, epochs=2, window=6, events_a_step=64),
-    "graph": GraphConfig(dim=8, epochs=2, every=1, num_neighbours=2),
-    "item_item": ItemItemConfig(rank=4, strength=5.0),
-}
 SHORT = FineTune(epochs=1, batch_size=32, held_back=4)
 
 
@@ -42,23 +36,6 @@ def turned(num_people: int = 12) -> pd.DataFrame:
         for item in range(3)
     ]
     return pd.DataFrame(rows).assign(event="like", hour=9.0, device="tv")
-
-
-@pytest.fixture(scope="module")
-def blended(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuned")
-    catalogue = write_catalogue(folder / "catalogue")
-    recommender = Recommender(tiny_config(bert, collaborative=SMALL))
-    recommender.fit(catalogue, training=replace(CPU, epochs=2)).save(folder / "model")
-    recommender.close()
-    return folder / "model"
-
-
-@pytest.fixture
-def mine(blended: Path) -> Iterator[Recommender]:
-    recommender = Recommender.load(blended, device="cpu")
-    yield recommender
-    recommender.close()
 
 
 def test_what_was_told_is_likelier_than_an_update_alone_makes_it(saved: Path) -> None:
@@ -73,15 +50,15 @@ def test_what_was_told_is_likelier_than_an_update_alone_makes_it(saved: Path) ->
     assert likelihood[1] > likelihood[0] + 0.01
 
 
-def test_towers_stay_and_items_are_those_of_the_new_model(mine: Recommender) -> None:
-    old = mine._fitted()
-    before = mine.store.read_items(model=old.job.fingerprint)
+def test_towers_stay_and_items_are_those_of_the_new_model(own_blend: Recommender) -> None:
+    old = own_blend._fitted()
+    before = own_blend.store.read_items(model=old.job.fingerprint)
     weights = {name: tensor.clone() for name, tensor in old.model.state_dict().items()}
-    report = mine.update(turned(), fine_tune=SHORT)
-    new = mine._fitted()
+    report = own_blend.update(turned(), fine_tune=SHORT)
+    new = own_blend._fitted()
     assert new.job.fingerprint != old.job.fingerprint
-    assert mine.store.stale(new.job.fingerprint) == []
-    after = mine.store.read_items(model=new.job.fingerprint)
+    assert own_blend.store.stale(new.job.fingerprint) == []
+    after = own_blend.store.read_items(model=new.job.fingerprint)
     np.testing.assert_array_equal(after.tokens[:, :-1], before.tokens[:, :-1])
     np.testing.assert_array_equal(after.content, before.content)
     assert not np.array_equal(after.embeddings, before.embeddings)
@@ -90,14 +67,16 @@ def test_towers_stay_and_items_are_those_of_the_new_model(mine: Recommender) -> 
     for name, tensor in old.model.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
     assert not torch.equal(new.model.query.offset.weight, old.model.query.offset.weight)
-    assert new.num_fitted == new.num_folded == mine.store.num_interactions
+    assert new.num_fitted == new.num_folded == own_blend.store.num_interactions
     assert report.fine_tune is not None
     assert (report.fine_tune.new_events, report.fine_tune.held_back) == (36, 4)
 
 
 def test_an_embed_afterwards_runs_no_tower_and_changes_nothing(bert: Path, tmp_path: Path) -> None:
     catalogue = write_catalogue(tmp_path)
-    recommender = Recommender(tiny_config(bert, collaborative=SMALL)).fit(catalogue, training=replace(CPU, epochs=1))
+    recommender = Recommender(tiny_config(bert, collaborative=COLLABORATIVE)).fit(
+        catalogue, training=replace(CPU, epochs=1)
+    )
     recommender.update(turned(), fine_tune=SHORT)
     scores = recommender.score(["u0", "n0"], IDS)
     assert recommender.embed(catalogue.items).embedded == 0
@@ -138,14 +117,14 @@ def test_none_is_held_back_where_none_is_wanted(own: Recommender) -> None:
     assert (report.held_back, report.ndcg_before, report.ndcg_after) == (0, None, None)
 
 
-def test_collaborative_scores_learn_the_new_and_weights_stay(mine: Recommender) -> None:
-    old = mine._fitted().model.blend
+def test_collaborative_scores_learn_the_new_and_weights_stay(own_blend: Recommender) -> None:
+    old = own_blend._fitted().model.blend
     assert old is not None
     history = ["i0", "i1"]
     sides: list[np.ndarray] = []
     for how in (None, replace(SHORT, epochs=6, learning_rate=1e-2)):
-        mine.update(turned(60), fine_tune=how)
-        scorer, blend = mine._ready(), mine._fitted().model.blend
+        own_blend.update(turned(60), fine_tune=how)
+        scorer, blend = own_blend._ready(), own_blend._fitted().model.blend
         assert blend is not None
         torch.testing.assert_close(blend.weights, old.weights)
         parts = torch.from_numpy(scorer.table.vectors).split([s.width for s in blend._scores()], dim=1)
@@ -153,7 +132,7 @@ def test_collaborative_scores_learn_the_new_and_weights_stay(mine: Recommender) 
         item_item, vectors = blend._scores()[-1], parts[-1]
         weights = (vectors[rows][:, : item_item.rank].sum(dim=0) @ item_item.items(vectors).T).numpy()
         sides.append(weights - weights.mean())
-    row = mine._ready().item_rows["i2"]
+    row = own_blend._ready().item_rows["i2"]
     # Sixty people who took i0 and i1 took i2 next.
     assert sides[1][row] / sides[1].std() > sides[0][row] / sides[0].std()
 
@@ -176,40 +155,40 @@ def test_item_item_factors_come_back_in_the_axes_in_which_items_are_stored() -> 
     assert len(score.vectors) == 20
 
 
-def test_a_fine_tune_that_fails_leaves_what_was_there(mine: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine.update(turned())
-    scores, fingerprint = mine.score(["u0", "n0"], IDS), mine._fitted().job.fingerprint
+def test_a_fine_tune_that_fails_leaves_what_was_there(own_blend: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_blend.update(turned())
+    scores, fingerprint = own_blend.score(["u0", "n0"], IDS), own_blend._fitted().job.fingerprint
     with monkeypatch.context() as patch:
         patch.setattr(ItemStore, "write_items", _fail)
         with pytest.raises(OSError, match="full"):
-            mine.update(turned(), fine_tune=SHORT)
-    assert mine._fitted().job.fingerprint == fingerprint
-    np.testing.assert_array_equal(mine.score(["u0", "n0"], IDS), scores)
-    mine._scorer = None
-    np.testing.assert_array_equal(mine.score(["u0", "n0"], IDS), scores)
+            own_blend.update(turned(), fine_tune=SHORT)
+    assert own_blend._fitted().job.fingerprint == fingerprint
+    np.testing.assert_array_equal(own_blend.score(["u0", "n0"], IDS), scores)
+    own_blend._scorer = None
+    np.testing.assert_array_equal(own_blend.score(["u0", "n0"], IDS), scores)
 
 
-def test_a_process_that_ends_before_it_saves_leaves_the_old_model_whole(blended: Path, tmp_path: Path) -> None:
-    first = Recommender.load(blended, store=tmp_path / "store", device="cpu")
+def test_a_process_that_ends_before_it_saves_leaves_the_old_model_whole(saved_blend: Path, tmp_path: Path) -> None:
+    first = Recommender.load(saved_blend, store=tmp_path / "store", device="cpu")
     first.update(turned())
     scores = first.score(["u0", "n0"], IDS)
     report = first.update(turned(), fine_tune=SHORT).fine_tune
     assert report is not None
     assert not np.array_equal(first.score(["u0", "n0"], IDS), scores)
     first.close()
-    second = Recommender.load(blended, store=tmp_path / "store", device="cpu")
+    second = Recommender.load(saved_blend, store=tmp_path / "store", device="cpu")
     assert second._fitted().job.fingerprint == report.former
     np.testing.assert_array_equal(second.score(["u0", "n0"], IDS), scores)
     second.close()
 
 
-def test_it_is_the_same_each_time_and_after_saving(mine: Recommender, blended: Path, tmp_path: Path) -> None:
-    again = Recommender.load(blended, device="cpu")
-    for recommender in (mine, again):
+def test_it_is_the_same_each_time_and_after_saving(own_blend: Recommender, saved_blend: Path, tmp_path: Path) -> None:
+    again = Recommender.load(saved_blend, device="cpu")
+    for recommender in (own_blend, again):
         recommender.update(turned(), fine_tune=SHORT)
-    scores = mine.score(["u0", "n0"], IDS)
+    scores = own_blend.score(["u0", "n0"], IDS)
     np.testing.assert_array_equal(again.score(["u0", "n0"], IDS), scores)
-    loaded = Recommender.load(mine.save(tmp_path / "model"), device="cpu")
+    loaded = Recommender.load(own_blend.save(tmp_path / "model"), device="cpu")
     np.testing.assert_array_equal(loaded.score(["u0", "n0"], IDS), scores)
     # And it goes on from there.
     assert loaded.update(turned(14)).new_events == 6

@@ -21,6 +21,7 @@ from multimodal_rec.index import ItemIndex
 from multimodal_rec.index_folder import IndexFolder, index_path
 from multimodal_rec.index_table import IndexTable, index_at
 from multimodal_rec.object_storage import cache_folder, check_endpoint, reason_of
+from multimodal_rec.ray_engine import RayEngine
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.retrieval import Query
 from multimodal_rec.rows import Layout
@@ -102,6 +103,34 @@ def test_every_verb_gives_what_it_gives_over_a_folder(
     # Features are kept on this machine, the rest is on the server.
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["store"]
     for each in (recommender, folder, other):
+        each.close()
+
+
+@pytest.mark.slow
+def test_workers_of_ray_fill_a_store_on_the_server(
+    saved: Path, catalogue: Catalogue, bucket: str, tmp_path: Path
+) -> None:
+    """Two processes commit their chunks to one store at a URI: the rows that one process writes to a folder."""
+    pytest.importorskip("ray", exc_type=ImportError)
+    uri = f"{bucket}/store"
+    here = Recommender.load(saved, store=tmp_path / "store", device="cpu")
+    there = Recommender.load(saved, store=uri, device="cpu")
+    for each in (here, there):
+        each.delete(each.store.read_items(model=None).ids)
+    for start in range(0, NUM_ITEMS, 4):
+        here.embed(catalogue.items.iloc[start : start + 4])
+    report = there.embed(catalogue.items, engine=RayEngine(num_workers=2, chunk_size=4))
+    assert (report.embedded, report.unchanged, report.failed) == (NUM_ITEMS, 0, {})
+    reader = Recommender.load(saved, store=uri, device="cpu")
+    one, other = here.store.read_items(model=None), reader.store.read_items(model=None)
+    assert other.ids == one.ids
+    for name in ("tokens", "present", "embeddings", "content", "vectors"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(one, name))
+    assert reader.recommend(["u0", "u1"], k=5).ids == here.recommend(["u0", "u1"], k=5).ids
+    changed = catalogue.items.assign(title=["another one", *catalogue.items["title"].iloc[1:]])
+    again = there.embed(changed, engine=RayEngine(num_workers=2, chunk_size=4))
+    assert (again.embedded, again.unchanged) == (1, NUM_ITEMS - 1)
+    for each in (here, there, reader):
         each.close()
 
 

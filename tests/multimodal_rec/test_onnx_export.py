@@ -118,6 +118,11 @@ def test_another_model_is_refused(own: Recommender, graphs: Path, tmp_path: Path
     own._scorer = None
     with pytest.raises(OnnxError, match=r"graph 'score'.*is of fingerprint .*Export this model"):
         own.onnx_scorer(graphs)
+    about = json.loads((graphs / "onnx.json").read_text())
+    (tmp_path / "onnx.json").write_text(json.dumps({**about, "format": 0}))
+    with pytest.raises(OnnxError, match=r"in format 0\. This release reads format 1 and no other\. Export again"):
+        own.onnx_scorer(tmp_path)
+    (tmp_path / "onnx.json").unlink()
     with pytest.raises(OnnxError, match=r"holds no exported graphs.*onnx.json"):
         own.onnx_scorer(tmp_path)
 
@@ -211,8 +216,14 @@ FAMILIES: dict[str, tuple[Callable[[], Tower], list[Any]]] = {
     "frames": (lambda: of_name("frames:timm:test_vit", image_size_px=32), [film(1, 4), film(2, 2)]),
     "wav2vec": (lambda: Tower(speech("WAV2VEC2_BASE"), 8), [tone(440, 1.2), tone(200, 0.2)]),
     "wavlm": (lambda: Tower(speech("WAVLM_BASE"), 8), [tone(440, 1.2), tone(200, 0.2)]),
-    "side": (lambda: of_name("timm:test_vit", image_size_px=32, tuning="adapter", adapter="side"), [picture(1)]),
+    "side": (lambda: beside("timm:test_vit"), [picture(1)]),
 }
+
+
+def beside(name: str) -> Tower:
+    """A tower with a side network, as a loaded recommender has it."""
+    config = TowerConfig(name, image_size_px=32, tuning="adapter", adapter="side")
+    return build_tower(config, embedding_dim=8, seed=0, load_weights=False)
 
 
 def speech(name: str) -> TorchaudioSound:

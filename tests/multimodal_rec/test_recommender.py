@@ -184,6 +184,35 @@ class TestRecommend:
 
 
 class TestFit:
+    def test_what_comes_up_first_in_validation_is_known_afterwards(
+        self, bert: Path, catalogue: Catalogue, tmp_path: Path
+    ) -> None:
+        """An item and a person that only the validation part has are ranked, asked for and listed like others."""
+        train, valid, _ = catalogue.split("time", valid=0.2, test=0.2)
+        late = train.items.iloc[[3]].assign(item_id="late")
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        broken = late.assign(item_id="broken", cover=pd.Series([[str(tmp_path / "broken.png")]], index=late.index))
+        event = valid.interactions.iloc[[-1]].assign(user_id="newcomer", item_id="late", event="like")
+        assert valid.users is not None
+        users = pd.concat([valid.users, pd.DataFrame({"user_id": ["newcomer"], "age": [64.0]})], ignore_index=True)
+        log = pd.concat([valid.interactions, event], ignore_index=True)
+        valid = replace(valid, items=pd.concat([valid.items, late], ignore_index=True), interactions=log, users=users)
+        recommender = Recommender(tiny_config(bert)).fit(train, valid=valid, training=replace(CPU, epochs=1))
+        assert "late" in recommender.recommend(["u0"], k=NUM_ITEMS + 1).ids[0]
+        assert "late" not in recommender.recommend(["newcomer"], k=NUM_ITEMS + 1).ids[0]
+        assert set(recommender.store.read_users()["user_id"]) >= {"newcomer", "u0"}
+        alone = recommender.score(["u0"], late.assign(item_id="alone"))
+        np.testing.assert_allclose(recommender.score(["u0"], ["late"]), alone, atol=1e-3)
+        worse = replace(valid, items=pd.concat([valid.items, broken], ignore_index=True))
+        with pytest.raises(ItemError, match="broken"):
+            Recommender(tiny_config(bert)).fit(train, valid=worse, training=replace(CPU, epochs=1))
+        other = Recommender(tiny_config(bert))
+        other.fit(train, valid=worse, training=replace(CPU, epochs=1), on_error="quarantine")
+        assert list(other.set_aside) == ["broken"]
+        assert "late" in other.recommend(["u0"], k=NUM_ITEMS + 1).ids[0]
+        for each in (recommender, other):
+            each.close()
+
     def test_verbs_before_fit_say_so(self, bert: Path, catalogue: Catalogue, tmp_path: Path) -> None:
         recommender = Recommender(tiny_config(bert))
         for call in (
@@ -311,7 +340,20 @@ class TestSaveAndLoad:
 
     def test_a_folder_holds_json_safetensors_and_a_store(self, saved: Path) -> None:
         assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors", "store"]
-        assert json.loads((saved / "config.json").read_text())["format"] == 1
+        assert json.loads((saved / "config.json").read_text())["format"] == 2
+
+    @pytest.mark.parametrize("found", [1, 3, "two", None])
+    def test_another_format_is_refused(self, saved: Path, tmp_path: Path, found: object) -> None:
+        about = json.loads((saved / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**about, "format": found}))
+        with pytest.raises(NotFittedError, match=rf"in format {found}\. This release reads format 2 .*Fit again"):
+            Recommender.load(tmp_path)
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"name": "another\'s"}'])
+    def test_another_programs_folder_is_refused(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(NotFittedError, match=r"holds no saved recommender: 'config.json' describes none"):
+            Recommender.load(tmp_path)
 
     def test_a_loaded_model_embeds_to_the_same_rows(self, own: Recommender, catalogue: Catalogue) -> None:
         before = own.store.read_items(model=None)

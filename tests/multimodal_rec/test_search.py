@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError, ContextError, UnknownIdError
-from multimodal_rec.people import Person
+from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking import Cap
 from multimodal_rec.retrieval import Query
 from multimodal_rec.search import WishSearch, blended, standardised
 from multimodal_rec.words import WordIndex
@@ -28,7 +29,7 @@ WISH = "slow piano in the rain"
 
 @pytest.fixture(scope="module")
 def search(fitted: Recommender) -> WishSearch:
-    return fitted._searcher()
+    return fitted._searcher()[1]
 
 
 def test_one_scale() -> None:
@@ -118,6 +119,44 @@ def test_a_query_filters_and_what_was_taken_is_left_out(fitted: Recommender, cat
     np.testing.assert_allclose(few.scores[0], [whole[name] for name in few.ids[0]])
 
 
+def test_steps_reorder_what_a_wish_finds(fitted: Recommender) -> None:
+    plain = fitted.search([WISH, "loud drum"], k=NUM_ITEMS)
+    capped = fitted.search([WISH, "loud drum"], k=4, query=Query(steps=(Cap("genre", 1),)))
+    for row in range(2):
+        first: dict[int, str | None] = {}
+        for item_id in plain.ids[row]:
+            first.setdefault(int(str(item_id)[1:]) % 2, item_id)
+        assert capped.ids[row] == [*first.values(), None, None]
+    by = {by: fitted.search(WISH, user="u0", taste=1.0, query=Query(by=by)).ids for by in ("ranking", "retrieval")}
+    assert by["retrieval"] == fitted.recommend(["u0"], query=Query(by="retrieval")).ids
+    assert by["ranking"] == fitted.recommend(["u0"]).ids
+
+
+@pytest.mark.parametrize("user", ["nobody", Person(), Person(["i2", "never embedded"])])
+def test_somebody_unknown_under_each_policy(fitted: Recommender, user: str | Person) -> None:
+    context = {"hour": 23}
+    with pytest.raises(UnknownIdError, match=r"Pass on_unknown='cold'"):
+        fitted.search(WISH, k=3, user=user, context=context)
+    skipped = fitted.search([WISH, "loud drum"], k=3, user=user, context=context, on_unknown="skip")
+    assert skipped.ids == [[None] * 3] * 2
+    assert np.isneginf(skipped.scores).all()
+    assert skipped.reasons == ("nothing is known of this person, and on_unknown='skip' asks for an empty row.",) * 2
+    cold = fitted.search(WISH, k=NUM_ITEMS, user=user, context=context, on_unknown="cold", taste=1.0)
+    asked = fitted.recommend([user], k=NUM_ITEMS, context=context, on_unknown="cold")
+    assert cold.ids == asked.ids
+    assert cold.reasons == asked.reasons
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "cold"])
+def test_policies_change_nothing_for_whoever_is_known(fitted: Recommender, policy: OnUnknown) -> None:
+    known = fitted.search(WISH, k=4, user="u0", on_unknown=policy)
+    assert known.ids == fitted.search(WISH, k=4, user="u0").ids
+    nobody = fitted.search(WISH, k=4, context={"hour": 9}, on_unknown=policy)
+    assert nobody.ids == fitted.search(WISH, k=4, context={"hour": 9}).ids
+    with pytest.raises(UnknownIdError, match="'i99'"):
+        fitted.search(WISH, query=Query(candidates=("i99",)), on_unknown=policy)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -126,6 +165,7 @@ def test_a_query_filters_and_what_was_taken_is_left_out(fitted: Recommender, cat
         ({"wishes": WISH, "user": "nobody"}, UnknownIdError, "user 'nobody' is unknown"),
         ({"wishes": WISH, "context": {"hours": 3}}, ContextError, "Did you mean 'hour'"),
         ({"wishes": WISH, "user": "u0", "taste": 1.5}, ConfigError, "taste is 1.5. Expected a share from 0"),
+        ({"wishes": WISH, "user": "nobody", "taste": -1, "on_unknown": "skip"}, ConfigError, "taste is -1"),
         ({"wishes": WISH, "query": Query(shortlist=5)}, ConfigError, "Query.shortlist is 5: an index finds"),
         ({"wishes": WISH, "query": Query(candidates=("i99",))}, UnknownIdError, "'i99'"),
         ({"wishes": WISH, "k": 0}, ConfigError, "k is 0"),
@@ -168,7 +208,7 @@ def test_clip_compares_a_wish_with_pictures_in_its_own_space(catalogue: Catalogu
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     towers = {"image": TowerConfig(f"open_clip:{folder}", max_windows=1)}
     recommender = Recommender(RecommenderConfig(towers, embedding_dim=8, behaviour_rank=4)).fit(catalogue, training=CPU)
-    search, table = recommender._searcher(), recommender._ready().table
+    search, table = recommender._searcher()[1], recommender._ready().table
     assert search.parts == ("image",)
     tower = recommender.towers["image"]
     rows = tower.backbone.encode_query([WISH])  # pyright: ignore[reportCallIssue]

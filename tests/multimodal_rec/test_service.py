@@ -15,6 +15,7 @@ from multimodal_rec import service
 from multimodal_rec.errors import ConfigError, ItemError, UnknownIdError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking import MMR
 from multimodal_rec.retrieval import Query
 from multimodal_rec.scorer import Scorer
 from tests.multimodal_rec.tiny import NUM_ITEMS
@@ -66,6 +67,28 @@ def test_awaited_from_an_event_loop(fitted: Recommender) -> None:
 
     for found, verb in zip(asyncio.run(ask()), verbs(fitted), strict=True):
         np.testing.assert_allclose(found, verb(), atol=1e-5)
+
+
+def test_items_that_go_while_somebody_is_answered(own: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every verb reads one state from beginning to end, though the store loses an item in the middle of each."""
+    contexts, left = own._contexts, iter(IDS)
+
+    def lose_one(*asked: object, **told: object) -> np.ndarray:
+        own.delete([next(left)])
+        own._searched()
+        return contexts(*asked, **told)  # pyright: ignore[reportArgumentType]
+
+    everything = Query(exclude_seen=False)
+    short = Query(exclude_seen=False, shortlist=NUM_ITEMS, steps=(MMR(0.5),))
+    monkeypatch.setattr(own, "_contexts", lose_one)
+    verbs = [
+        lambda: own.recommend(["u0"], k=NUM_ITEMS, query=everything),
+        lambda: own.recommend(["u0"], k=NUM_ITEMS, query=short),
+        lambda: own.search("slow piano", k=NUM_ITEMS, user="u0", query=everything),
+    ]
+    for place, verb in enumerate(verbs):
+        found = {item_id for item_id in verb().ids[0] if item_id is not None}
+        assert found == set(IDS[place:])
 
 
 def test_an_id_asked_for_twice_is_answered_twice(fitted: Recommender) -> None:

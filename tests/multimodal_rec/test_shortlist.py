@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from multimodal_rec import shortlist as shortlist_module
@@ -104,6 +105,32 @@ def test_an_index_of_other_rows_is_refused(stored: Recommender, saved: Path, mon
     other.build_index(exact_up_to=5)
     other.recommend(["u0"], k=2, query=Query(shortlist=4))
     other.close()
+
+
+def test_an_index_from_before_an_update_is_refused(stored: Recommender, saved: Path, monkeypatch) -> None:
+    """Here, in a process that loads the store afterwards, and not where the update touched no item."""
+    monkeypatch.setattr(shortlist_module, "EXACT_UP_TO", 5)
+    short = Query(shortlist=6, exclude_seen=False)
+    stored.build_index(exact_up_to=5)
+    event = {"timestamp": 1_800_000_000, "event": "dislike", "hour": 9.0, "device": "tv", "value": 1.0}
+    stored.update(pd.DataFrame([{"user_id": "u0", "item_id": "i3", **event}]))
+    assert None not in stored.recommend(["u0"], k=2, query=short).ids[0]
+    report = stored.update(pd.DataFrame([{"user_id": "u0", "item_id": "i3", **event, "event": "like"}]))
+    assert report.items == 1
+    later = Recommender.load(saved, store=stored._store_uri, device="cpu")
+    for asked in (stored, later):
+        with pytest.raises(StoreError, match=r"the index in .* is stale.*Build it with recommender.build_index"):
+            asked.recommend(["u0"], k=2, query=short)
+        ids = [str(item_id) for item_id in asked.similar_items(["i3"], k=3).ids[0]]
+        cosines = asked._ready().similarity([asked._ready().item_rows["i3"]])[0]
+        assert ids == [asked._ready().ids[row] for row in np.argsort(-cosines)[1:4]]
+    stored.build_index(exact_up_to=5)
+    whole = Query(shortlist=NUM_ITEMS, exclude_seen=False)
+    assert (
+        stored.recommend(["u0"], k=4, query=whole).ids
+        == stored.recommend(["u0"], k=4, query=Query(exclude_seen=False)).ids
+    )
+    later.close()
 
 
 def test_people_whose_queries_measure_an_index(fitted: Recommender) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +11,14 @@ import pandas as pd
 import pytest
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.collaborative.settings import ItemItemConfig, SequenceConfig
 from multimodal_rec.errors import CatalogueError, NotFittedError
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
-from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, without_interactions, write_catalogue
+from tests.multimodal_rec.tiny import CPU, NUM_ITEMS, tiny_config, without_interactions
 
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
 LATER = 1_710_000_000
-COLLABORATIVE = {
-    "sequence": SequenceConfig(dim=8, epochs=2, window=6, events_a_step=64),
-    "item_item": ItemItemConfig(rank=4, strength=5.0),
-}
 
 
 def events(*rows: tuple[str, str], event: str = "like", start: int = LATER) -> pd.DataFrame:
@@ -46,25 +40,6 @@ def new_item(catalogue: Catalogue) -> pd.DataFrame:
     items = catalogue.items.iloc[[3]].copy()
     items["item_id"] = "new"
     return items
-
-
-@pytest.fixture(scope="module")
-def blended(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a recommender with collaborative scores, whose items lie in it."""
-    folder = tmp_path_factory.mktemp("update")
-    catalogue = write_catalogue(folder / "catalogue")
-    config = tiny_config(bert, collaborative=COLLABORATIVE)
-    recommender = Recommender(config).fit(catalogue, training=replace(CPU, epochs=1))
-    recommender.save(folder / "model")
-    recommender.close()
-    return folder / "model"
-
-
-@pytest.fixture
-def mine(blended: Path) -> Iterator[Recommender]:
-    recommender = Recommender.load(blended, device="cpu")
-    yield recommender
-    recommender.close()
 
 
 class TestHistories:
@@ -153,14 +128,14 @@ class TestStatistics:
         assert own.update(events(("u0", "new"))).first_taken == 1
         assert bool(state(own).present[row, -1])
 
-    def test_one_batch_or_two_give_the_same_items(self, blended: Path) -> None:
+    def test_one_batch_or_two_give_the_same_items(self, saved_blend: Path) -> None:
         first, second = (
             events(("u0", "i3"), ("n1", "i5")),
             events(("u1", "i3"), ("n1", "i5"), ("u4", "i7"), start=LATER + 90),
         )
         tables: list[ItemTable] = []
         for batches in ([first, second], [pd.concat([first, second])]):
-            recommender = Recommender.load(blended, device="cpu")
+            recommender = Recommender.load(saved_blend, device="cpu")
             for batch in batches:
                 recommender.update(batch)
             tables.append(state(recommender))
@@ -169,25 +144,25 @@ class TestStatistics:
         np.testing.assert_array_equal(tables[0].present, tables[1].present)
 
     def test_an_item_taken_for_the_first_time_keeps_what_its_content_lets_expect(
-        self, mine: Recommender, new_item: pd.DataFrame
+        self, own_blend: Recommender, new_item: pd.DataFrame
     ) -> None:
-        mine.embed(new_item)
-        scorer = mine._ready()
+        own_blend.embed(new_item)
+        scorer = own_blend._ready()
         row = scorer.item_rows["new"]
         expected = scorer._vectors[row].numpy().copy()
         assert not bool(scorer.taken[row])
-        report = mine.update(events(*((f"u{number}", "new") for number in range(6))))
+        report = own_blend.update(events(*((f"u{number}", "new") for number in range(6))))
         assert (report.items, report.first_taken) == (1, 1)
-        after = state(mine)
+        after = state(own_blend)
         row = after.position["new"]
         assert bool(after.present[row, -1])
-        blend = mine._fitted().model.blend
+        blend = own_blend._fitted().model.blend
         assert blend is not None
         (column,) = blend.popularity_columns
         others = [c for c in range(len(expected)) if c != column]
         np.testing.assert_allclose(after.vectors[row, others], expected[others], atol=2e-3)
         assert after.vectors[row, column] == pytest.approx(max(expected[column], np.log1p(6 / 5)), abs=2e-3)
-        assert np.isfinite(mine.score(["u0"], ["new"])).all()
+        assert np.isfinite(own_blend.score(["u0"], ["new"])).all()
 
     def test_items_that_are_not_embedded_yet_are_kept_for_when_they_are(
         self, own: Recommender, new_item: pd.DataFrame
@@ -251,15 +226,17 @@ class TestWhole:
         np.testing.assert_array_equal(state(second).tokens[row, -1], table.tokens[row, -1])
         second.close()
 
-    def test_saved_and_loaded_it_is_the_same(self, mine: Recommender, tmp_path: Path, new_item: pd.DataFrame) -> None:
-        mine.embed(new_item)
+    def test_saved_and_loaded_it_is_the_same(
+        self, own_blend: Recommender, tmp_path: Path, new_item: pd.DataFrame
+    ) -> None:
+        own_blend.embed(new_item)
         batch = events(("u0", "i3"), *((f"u{number}", "new") for number in range(6)))
-        mine.update(batch)
-        loaded = Recommender.load(mine.save(tmp_path / "model"), device="cpu")
+        own_blend.update(batch)
+        loaded = Recommender.load(own_blend.save(tmp_path / "model"), device="cpu")
         np.testing.assert_array_equal(
-            loaded.score(["u0", "u1"], [*IDS, "new"]), mine.score(["u0", "u1"], [*IDS, "new"])
+            loaded.score(["u0", "u1"], [*IDS, "new"]), own_blend.score(["u0", "u1"], [*IDS, "new"])
         )
-        trained, again = mine._fitted(), loaded._fitted()
+        trained, again = own_blend._fitted(), loaded._fitted()
         assert again.num_folded == trained.num_folded == loaded.store.num_interactions
         assert again.updated.keys() == trained.updated.keys()
         for item_id, features in trained.updated.items():

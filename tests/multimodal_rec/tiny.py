@@ -10,6 +10,7 @@ import pandas as pd
 
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
@@ -35,6 +36,13 @@ SCHEMA = Schema(
 TITLES = ("a slow piano in the rain", "the loud drum", "slow rain", "loud piano", "a drum in the rain", "rain . rain")
 
 CPU = TrainingConfig(device="cpu", epochs=3, batch_size=32, items_per_step=8, progress=False)
+
+COLLABORATIVE = {
+    "sequence": SequenceConfig(dim=8, epochs=2, window=6, events_a_step=64),
+    "graph": GraphConfig(dim=8, epochs=2, every=1, num_neighbours=2),
+    "item_item": ItemItemConfig(rank=4, strength=5.0),
+}
+"""Every collaborative score, as small as it goes."""
 
 
 def write_catalogue(folder: Path) -> Catalogue:
