@@ -11,7 +11,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from multimodal_rec import service
+from multimodal_rec import scorer, service
 from multimodal_rec.errors import ConfigError, ItemError, UnknownIdError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
@@ -34,6 +34,15 @@ def verbs(recommender: Recommender) -> list[Callable[[], np.ndarray]]:
         lambda: recommender.similar_items(["i3"], k=4).scores,
         lambda: recommender.score([Person(["i1"], attributes={"age": 33.0})], IDS),
     ]
+
+
+def test_scores_do_not_depend_on_how_many_items_pass_at_a_time(
+    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fitted.score(["u0", "u5"], IDS, context={"hour": 3})
+    monkeypatch.setattr(scorer, "_BATCH_OF_ITEMS", 5)
+    np.testing.assert_allclose(fitted.score(["u0", "u5"], IDS, context={"hour": 3}), whole, rtol=1e-5)
+    assert fitted.score(["u0"], []).shape == (1, 0)
 
 
 def test_16_threads_get_what_one_gets_and_build_everything_once(
