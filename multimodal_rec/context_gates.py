@@ -94,7 +94,9 @@ def _rank_one(start: Tensor, moments: Tensor, alike: Tensor, pairs: Tensor) -> t
         right = torch.einsum("uia,uij,uj->a", moments, alike, values)
         size = values.square().sum() / pairs.any(dim=2).sum().clamp(min=1)
         # Halfway, since whole steps may swing between two scales for ever.
-        found = torch.linalg.solve(left + prior * size + 1e-6 * left.diagonal().mean() * torch.eye(len(gate), device=gate.device), right)
+        found = torch.linalg.solve(
+            left + prior * size + 1e-6 * left.diagonal().mean() * torch.eye(len(gate), device=gate.device), right
+        )
         gate = (gate + found) / 2
     values = moments @ gate
     fitted = values.unsqueeze(2) * values.unsqueeze(1) * pairs
