@@ -41,7 +41,7 @@ def context_gates(histories: HistoryBatch, tokens: Tensor, present: Tensor) -> G
     part). A part that nobody took twice, and every part where all contexts are 0, keeps a gate of 1.
     """
     there = histories.present
-    num_people, num_events = there.shape
+    num_events = there.shape[1]
     width = histories.context.shape[-1]
     moments = torch.cat([torch.ones_like(histories.context[..., :1]), histories.context], dim=-1)
     moments = moments * there.unsqueeze(-1)
