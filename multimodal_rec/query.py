@@ -36,11 +36,12 @@ class Taste(NamedTuple):
 class QueryEncoder(nn.Module):
     """One query block a part, (query, part, dim):
 
-        q_p = g_p(c) ∘ Σ_j w_j · g_p(c_j) ∘ (x(i_j, p) − μ_p) / √(1 + Σ_j |w_j|)  +  B_p c + U_p a + b_p
+        q_p = g_p(c) · Σ_j w_j · g_p(c_j) · (x(i_j, p) − μ_p) / √(1 + Σ_j |w_j|)  +  B_p c + U_p a + b_p
 
     over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
     that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
-    that is unknown leaves the gate at its bias. μ is the mean item, so that taste is what sets a person apart. The
+    that is unknown leaves the gate at its bias. A gate is one number a part, and training starts it from what pairs of
+    one person's events say (`context_gates`): one a dimension as well was learned noisily. μ is the mean item, so that taste is what sets a person apart. The
     weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes and
     profile, how far the history is of likes or dislikes, and how long it is.
     """
@@ -54,8 +55,8 @@ class QueryEncoder(nn.Module):
         self._shape = (num_parts, embedding_dim)
         size = num_parts * embedding_dim
         self.gate = nn.Linear(context_width, num_parts)
-        # Away from zero: where a gate starts flat, context and taste wait for each other to mean something, and on
-        # the sample catalogues nothing was learned of either (docs/log.md, 2026-11-22).
+        # Away from zero, for whoever trains without a log to start it from: where a gate starts flat, context and taste
+        # wait for each other to mean something, and nothing was learned of either (docs/log.md, 2026-11-22).
         nn.init.normal_(self.gate.weight, std=0.5)
         nn.init.ones_(self.gate.bias)
         # Two more: how far the person likes things at all, and how much is known of them.
