@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion.parts import zero_absent
+from multimodal_rec.context_gates import Gates
 from multimodal_rec.history import HistoryBatch
 
 
@@ -35,11 +36,12 @@ class Taste(NamedTuple):
 class QueryEncoder(nn.Module):
     """One query block a part, (query, part, dim):
 
-        q_p = g_p(c) ∘ Σ_j w_j · g_p(c_j) ∘ (x(i_j, p) − μ_p) / √(1 + Σ_j |w_j|)  +  B_p c + U_p a + b_p
+        q_p = g_p(c) · Σ_j w_j · g_p(c_j) · (x(i_j, p) − μ_p) / √(1 + Σ_j |w_j|)  +  B_p c + U_p a + b_p
 
     over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
     that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
-    that is unknown leaves the gate at its bias. μ is the mean item, so that taste is what sets a person apart. The
+    that is unknown leaves the gate at its bias. A gate is one number a part, and training starts it from what pairs of
+    one person's events say (`context_gates`): one a dimension as well was learned noisily. μ is the mean item, so that taste is what sets a person apart. The
     weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes and
     profile, how far the history is of likes or dislikes, and how long it is.
     """
@@ -52,9 +54,9 @@ class QueryEncoder(nn.Module):
         super().__init__()
         self._shape = (num_parts, embedding_dim)
         size = num_parts * embedding_dim
-        self.gate = nn.Linear(context_width, size)
-        # Away from zero: where a gate starts flat, context and taste wait for each other to mean something, and on
-        # the sample catalogues nothing was learned of either (docs/log.md, 2026-11-22).
+        self.gate = nn.Linear(context_width, num_parts)
+        # Away from zero, for whoever trains without a log to start it from: where a gate starts flat, context and taste
+        # wait for each other to mean something, and nothing was learned of either (docs/log.md, 2026-11-22).
         nn.init.normal_(self.gate.weight, std=0.5)
         nn.init.ones_(self.gate.bias)
         # Two more: how far the person likes things at all, and how much is known of them.
@@ -74,7 +76,7 @@ class QueryEncoder(nn.Module):
     def taste(self, history: HistoryBatch, tokens: Tensor, present: Tensor) -> Taste:
         """What histories say that index item `tokens` (item, part, dim)."""
         taken = self._taken(history.item_index, tokens, present)
-        gate_then = self.gate(history.context).unflatten(-1, self._shape)
+        gate_then = self.gate(history.context).unsqueeze(-1)
         weight = self.weights(history)
         total = torch.einsum("qh,qhpd->qpd", weight, taken * gate_then)
         count = weight.abs().sum(dim=1, keepdim=True)
@@ -83,7 +85,7 @@ class QueryEncoder(nn.Module):
 
     def ask(self, taste: Taste, person: Tensor, context: Tensor) -> Tensor:
         """Queries (query, part, dim); `person` and `context` as of `QueryInput`."""
-        gate_now = self.gate(context).unflatten(-1, self._shape)
+        gate_now = self.gate(context).unsqueeze(-1)
         offset = self.offset(torch.cat([context, person, taste.habit], dim=-1)).unflatten(-1, self._shape)
         return gate_now * taste.blocks + offset
 
@@ -91,8 +93,8 @@ class QueryEncoder(nn.Module):
         """What each event of each history adds to ⟨q_p, item_p⟩, (query, event, part); `item`: (part, dim)."""
         history = inputs.history
         taken = self._taken(history.item_index, tokens, present)
-        gate_then = self.gate(history.context).unflatten(-1, self._shape)
-        gate_now = self.gate(inputs.context).unflatten(-1, self._shape)
+        gate_then = self.gate(history.context).unsqueeze(-1)
+        gate_now = self.gate(inputs.context).unsqueeze(-1)
         weight = self.weights(history)
         weight = weight / (1 + weight.abs().sum(dim=1, keepdim=True)).sqrt()
         asked = gate_now * item * self.part_scale.exp()
@@ -110,6 +112,12 @@ class QueryEncoder(nn.Module):
         recency = torch.exp(-decay[0] * torch.log1p(history.distance) - decay[1] * torch.log1p(history.age_days))
         weight = (self.event_weight[history.kind] + self.value_weight * history.value) * recency
         return weight * history.present
+
+    @torch.no_grad()
+    def set_gates(self, gates: Gates) -> None:
+        """Start from these gates."""
+        self.gate.weight.copy_(gates.weight)
+        self.gate.bias.copy_(gates.bias)
 
     @torch.no_grad()
     def set_centre(self, tokens: Tensor, present: Tensor) -> None:

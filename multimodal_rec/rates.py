@@ -9,6 +9,8 @@ from torch import nn
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.steps import Objective
 
+_GATE_RATE = 0.1
+
 
 def parameter_groups(objective: Objective, config: RecommenderConfig, training: TrainingConfig) -> list[dict[str, Any]]:
     """AdamW's groups: those of each tower's tuning, at its own rate, and one for everything else."""
@@ -25,6 +27,10 @@ def parameter_groups(objective: Objective, config: RecommenderConfig, training: 
         noise = list(objective.task_weights.parameters())
         groups.append({"params": noise, "lr": training.learning_rate, "weight_decay": 0.0})
         taken |= {id(parameter) for parameter in noise}
+    # Read from pairs of events before training: to be mended, not to be forgotten.
+    gates = list(objective.model.query.gate.parameters())
+    groups.append({"params": gates, "lr": training.learning_rate * _GATE_RATE, "weight_decay": 0.0})
+    taken |= {id(parameter) for parameter in gates}
     rest = [p for p in objective.parameters() if p.requires_grad and id(p) not in taken]
     return [{"params": rest, "lr": training.learning_rate, "weight_decay": training.weight_decay}, *groups]
 

@@ -18,10 +18,14 @@ from torch import Tensor
 
 from multimodal_rec.checkpoint import Checkpoint
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
+from multimodal_rec.context_gates import context_gates
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.rates import parameter_groups
 from multimodal_rec.steps import Objective, Step, TrainingData, epoch_steps, num_steps
+
+_MOST_PEOPLE = 4_096
+"""Whose pairs of events the gates of context are read from."""
 
 
 class Epoch(NamedTuple):
@@ -66,6 +70,8 @@ def train(
     progress = LoopState(training.seed)
     checkpoint = _checkpoint(accelerator, data, config, training)
     best = None if checkpoint is None else resume(checkpoint, progress, model, data)
+    if not progress.epochs:
+        read_gates(model, data)
 
     with progress_bar(training) as bar:
         task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
@@ -223,6 +229,19 @@ def _num_tower_updates(data: TrainingData, training: TrainingConfig) -> int:
     """How many of an epoch's updates hold a step through the backbones (about, where steps are put together)."""
     parts = _parts(epoch_steps(data, training, np.random.default_rng(0)), training.gradient_accumulation)
     return sum(any(len(step.fresh) for step in part) for part in parts)
+
+
+@torch.no_grad()
+def read_gates(model: RecommenderModel, data: TrainingData) -> None:
+    """Start the gates of context from what pairs of one person's events say of them."""
+    if not data.events.context.any():
+        return
+    device = model.log_temperature.device
+    users = np.unique(data.events.user_index[data.weights > 0])
+    users = users[:: -(-len(users) // _MOST_PEOPLE)]
+    history = data.histories.collate([data.histories.latest(int(user)) for user in users]).to(device)
+    tokens, present = model.tokens(data.items.to(device))
+    model.query.set_gates(context_gates(history, tokens, present))
 
 
 @torch.no_grad()
