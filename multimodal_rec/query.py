@@ -41,9 +41,9 @@ class QueryEncoder(nn.Module):
     over the history's items i_j, taken in contexts c_j. The same gate g reads the past and asks for the present, so
     that what was taken at night speaks for the night and, where taste turns over, against the morning; a context
     that is unknown leaves the gate at its bias. A gate is one number a part, and training starts it from what pairs of
-    one person's events say (`context_gates`): one a dimension as well was learned noisily. μ is the mean item, so that taste is what sets a person apart. The
-    weight w_j of an event is learned from its kind, its value and how long ago it was. a: the person's attributes and
-    profile, how far the history is of likes or dislikes, and how long it is.
+    one person's events say (`context_gates`): one a dimension as well was learned noisily. μ is the mean item, so that
+    taste is what sets a person apart. The weight w_j of an event is learned from its kind, its value and how long ago
+    it was. a: the person's attributes and profile, how far the history is of likes or dislikes, and how long it is.
     """
 
     centre: Tensor
