@@ -33,9 +33,8 @@ def context_gates(histories: HistoryBatch, tokens: Tensor, present: Tensor) -> G
         E ⟨x_i − μ, x_j − μ⟩  ∝  g_p(c) · g_p(c')
 
     so the gate is the rank-one fit of what is alike over all pairs of a person's events, by least squares, one factor
-    at a time. It needs no training, and there are many pairs: a few thousand events give gates within a hundredth of
-    those that a sample catalogue was made with, where gradients, in which gates and tokens wait for each other to
-    mean something, found them noisily (docs/decisions/0016).
+    at a time. It needs no training, and there are many pairs, where gradients, in which gates and tokens wait for each
+    other to mean something, found gates noisily (docs/decisions/0016).
 
     `histories`: a row a person, with the contexts of their events; `tokens`: (item, part, dim), `present`: (item,
     part). A part that nobody took twice, and every part where all contexts are 0, keeps a gate of 1.
