@@ -97,12 +97,12 @@ class Cells:
         Where few cells hold them, as where a filter keeps whole themes, more are wanted: the best of them may all lie
         far from the query, where directions of cells tell less of which item is nearest.
         """
-        if np.count_nonzero(allowed) > len(allowed) // 32:
-            kept = np.bincount(self._sampled_cells, weights=allowed[self._sample], minlength=self.count)
-            each = kept * (self.num_items / len(self._sample))
-        else:
-            each = np.bincount(self._cell_of[allowed], minlength=self.count)
+        is_sampled = np.count_nonzero(allowed) > len(allowed) // 32
+        cells = self._sampled_cells[allowed[self._sample]] if is_sampled else self._cell_of[allowed]
+        each = np.bincount(cells, minlength=self.count)
         wanted *= min(_REACH, max(1.0, self._spread / _spread(each)))
+        if is_sampled:
+            each = each * (self.num_items / len(self._sample))
         nearest = np.argsort(-(queries @ self._centroids[:, : queries.shape[1]].T), axis=1)
         held = np.cumsum(each[nearest], axis=1)
         return min(self.count, int((held < wanted).sum(axis=1).max(initial=0)) + 1)
@@ -134,9 +134,10 @@ class Cells:
 
 
 def _spread(sizes: np.ndarray) -> float:
-    """How many cells of one size would be as uneven: the inverse Simpson index of (cell,) numbers of items."""
-    sizes = sizes.astype(np.float64)
-    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1e-12))
+    """Over how many cells items are spread, from (cell,) numbers of them: one over the chance that two of them share a
+    cell (Simpson 1949), which a few items drawn from many tell without bias."""
+    count = float(sizes.sum())
+    return count * (count - 1) / max(float((sizes * (sizes - 1.0)).sum()), 1e-12)
 
 
 def padded_width(dim: int) -> int:
