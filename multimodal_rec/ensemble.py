@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import final
+from typing import final, overload
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,23 @@ import torch
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.context import Context
+from multimodal_rec.ensemble_explanation import EnsembleExplanation, explained_blend
+from multimodal_rec.ensemble_matches import cosines, matches
 from multimodal_rec.ensemble_members import ItemColumn, Members
-from multimodal_rec.errors import ConfigError, UnknownIdError
+from multimodal_rec.ensemble_updating import update_members
+from multimodal_rec.errors import ConfigError
 from multimodal_rec.evaluation import Evaluation, ScoreQueries
+from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.judging import judge_scores
+from multimodal_rec.newcomers import checked_ids
 from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.reranking.pool import Reader, best_on, person_name
 from multimodal_rec.retrieval import Query, top_k
+from multimodal_rec.search import TASTE, blended, check_share
+from multimodal_rec.updating import UpdateReport
 
 
 @final
@@ -87,12 +94,8 @@ class Ensemble:
         Somebody or something is known where any recommender knows it; a recommender that does not scores them cold.
         """
         members = self._members
-        missing = [item_id for item_id in items if item_id not in members.place]
-        if missing and on_unknown == "raise":
-            raise UnknownIdError(
-                f"item '{missing[0]}' is embedded by no member ({len(missing)} of {len(items)} asked for are not). "
-                "Expected ids of a member's store. Embed them first, or pass on_unknown='skip'."
-            )
+        if on_unknown == "raise":
+            members.check_stored(items)
         answered = members.answered(people, on_unknown)
         columns = [place for place, item_id in enumerate(items) if item_id in members.place]
         rows = [row for row, is_answered in enumerate(answered) if is_answered]
@@ -119,37 +122,78 @@ class Ensemble:
         of all recommenders, side by side. Raises `ConfigError` where a shortlist is asked, which no index of several
         members finds, or the retrieval score, which columns do not have.
         """
-        query = Query() if query is None else query
-        if query.by != "ranking":
-            raise ConfigError(
-                f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
-                "ask a member alone."
-            )
-        if query.shortlist is not None:
-            raise ConfigError(
-                f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
-                "item is ranked."
-            )
-        members = self._members
-        answered = members.answered(people, on_unknown)
-        scores = np.full((len(people), len(members.ids)), -np.inf, dtype=np.float32)
-        rows = [row for row, is_answered in enumerate(answered) if is_answered]
-        if rows:
-            frame = members.contexts(context, len(people)).iloc[rows]
-            parts = members.standardised([people[row] for row in rows], frame, members.ids)
-            scores[rows] = _sum(parts, self._in_order())
-        excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
-        allowed = members.allowed(query)
-        if query.steps:
-            readers = [
-                Reader(person_name(person), members.seen(person), left_out)
-                for person, left_out in zip(people, excluded, strict=True)
-            ]
-            best = best_on(members.shelf, readers, scores, k=k, query=query, allowed=allowed)
-        else:
-            best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
-        reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
-        return Recommendations(best.ids, best.scores, reasons)
+        query = _blendable(query)
+        scores, answered = self._of_everything(people, context, on_unknown)
+        return self._best(people, scores, k=k, query=query, answered=answered)
+
+    def similar_items(self, items: Sequence[str], *, k: int = 10) -> Recommendations:
+        """The k items whose item embeddings have the highest cosines with each item's, itself left out.
+
+        A cosine is the mean of those of the recommenders that have both items; where none has both, they are not
+        compared. Raises `ConfigError` where `items` is no list of text, `UnknownIdError` for one that is not embedded.
+        """
+        members, asked = self._members, checked_ids(items)
+        members.check_stored(asked)
+        excluded = [{members.place[item_id]} for item_id in asked]
+        return Recommendations(*top_k(cosines(members, asked), members.ids, k=k, excluded=excluded))
+
+    def search(
+        self,
+        wishes: str | Sequence[str],
+        *,
+        k: int = 10,
+        user: str | Person | None = None,
+        context: Context = None,
+        query: Query | None = None,
+        taste: float = TASTE,
+        on_unknown: OnUnknown = "raise",
+    ) -> Recommendations:
+        """The k items that match a wish in words best, a row a wish; arguments as of `Recommender.search`.
+
+        How well an item matches is the mean of what those recommenders say that read text and have the item; an item
+        that none of them has is no better or worse than the usual. `taste` is the share of the blended ranking score.
+        Raises `ConfigError` where no member reads text, else as `Recommender.search` and `recommend` do.
+        """
+        query = _blendable(query)
+        check_share(taste)
+        asked = [wishes] if isinstance(wishes, str) else list(wishes)
+        scores = matches(self._members, asked)
+        person, is_told, is_answered = Person() if user is None else user, user is not None or context is not None, True
+        if is_told:
+            ranking, (is_answered,) = self._of_everything([person], context, "cold" if user is None else on_unknown)
+            scores = blended(scores, ranking, taste) if is_answered else np.full_like(scores, -np.inf)
+        people, answered = [person] * len(asked), [is_answered] * len(asked)
+        return self._best(people, scores, k=k, query=query, answered=answered)
+
+    @overload
+    def explain(self, person: str | Person, items: str, *, context: Context = None) -> EnsembleExplanation: ...
+    @overload
+    def explain(
+        self, person: str | Person, items: list[str] | tuple[str, ...], *, context: Context = None
+    ) -> list[EnsembleExplanation]: ...
+    def explain(
+        self, person: str | Person, items: str | list[str] | tuple[str, ...], *, context: Context = None
+    ) -> EnsembleExplanation | list[EnsembleExplanation]:
+        """What each member added to an item's blended score, exactly, and why each recommender scores it as it does.
+
+        One explanation, or one an item of a list. `context`: one dict. Raises as `score` does.
+        """
+        asked = [items] if isinstance(items, str) else checked_ids(items)
+        found = explained_blend(self._members, self.weights, person, asked, context=context)
+        return found[0] if isinstance(items, str) else found
+
+    def update(
+        self, interactions: pd.DataFrame, *, users: pd.DataFrame | None = None, fine_tune: FineTune | None = None
+    ) -> dict[str, UpdateReport]:
+        """What each recommender's `update` reports, by the member's name; columns stay as they are.
+
+        One recommender is told after the other, each as a whole, and whoever asks meanwhile may be answered by some
+        that know already and some that do not. Several stores have no commit in common: where one fails, those before
+        it have been told, and the error says which. Call it again then: interactions that are stored already count
+        once (a `fine_tune` tunes again). Weights stay as they are. Raises `CatalogueError` with every defect of the
+        interactions that a member finds, before any is told.
+        """
+        return update_members(self._members.recommenders, interactions, users=users, fine_tune=fine_tune)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:
         """The frame with a column of blended scores, as `Recommender.score_frame` gives it.
@@ -204,6 +248,37 @@ class Ensemble:
             lambda queries: _sum(self._parts(queries), weights), test, self._members.known_before(test), candidates
         )
 
+    def _of_everything(
+        self, people: Sequence[str | Person], context: Context, on_unknown: OnUnknown
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Blended scores, float32 (person, item), -inf for whoever is not answered; and who is."""
+        members = self._members
+        answered = members.answered(people, on_unknown)
+        frame = members.contexts(context, len(people))
+        scores = np.full((len(people), len(members.ids)), -np.inf, dtype=np.float32)
+        rows = [row for row, is_answered in enumerate(answered) if is_answered]
+        if rows:
+            parts = members.standardised([people[row] for row in rows], frame.iloc[rows], members.ids)
+            scores[rows] = _sum(parts, self._in_order())
+        return scores, answered
+
+    def _best(
+        self, people: Sequence[str | Person], scores: np.ndarray, *, k: int, query: Query, answered: Sequence[bool]
+    ) -> Recommendations:
+        members = self._members
+        excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
+        allowed = members.allowed(query)
+        if query.steps:
+            readers = [
+                Reader(person_name(person), members.seen(person), left_out)
+                for person, left_out in zip(people, excluded, strict=True)
+            ]
+            best = best_on(members.shelf, readers, scores, k=k, query=query, allowed=allowed)
+        else:
+            best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
+        reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
+        return Recommendations(best.ids, best.scores, reasons)
+
     def _in_order(self) -> list[float]:
         return list(self.weights.values())
 
@@ -223,6 +298,22 @@ class Ensemble:
         return judge_scores(
             score, test, known=known, ids=members.ids, context_columns=members.context_columns, candidates=candidates
         )
+
+
+def _blendable(query: Query | None) -> Query:
+    """The query, the plain one for None. Raises `ConfigError` where it asks for what only one recommender has."""
+    query = Query() if query is None else query
+    if query.by != "ranking":
+        raise ConfigError(
+            f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
+            "ask a member alone."
+        )
+    if query.shortlist is not None:
+        raise ConfigError(
+            f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
+            "item is ranked."
+        )
+    return query
 
 
 def _sum(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

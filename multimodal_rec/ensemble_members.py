@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,9 @@ import pandas as pd
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.context import Context, ContextReader
 from multimodal_rec.errors import ConfigError, ContextError, SplitError, UnknownIdError
+from multimodal_rec.explanation import Explanation
 from multimodal_rec.judging import known_before
+from multimodal_rec.model import RecommenderModel
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.reranking.candidates import Shelf
@@ -53,6 +55,10 @@ class ItemColumn:
     values: Mapping[str, float]
     scale: Scale
 
+    def has(self, item_id: str) -> bool:
+        """Whether it holds a finite number of the item."""
+        return bool(np.isfinite(self.values.get(item_id, np.nan)))
+
     def of_values(self, numbers: Sequence[object]) -> np.ndarray:
         """Numbers of the caller's on this column's scale, 0 where one is missing."""
         return self.scale(_numbers(numbers))
@@ -64,16 +70,29 @@ class ItemColumn:
         return np.repeat(row[None], len(people), axis=0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RecommenderMember:
     """A recommender's ranking scores on one scale."""
 
     recommender: Recommender
+    # Several threads may put the same there.
+    _scaled: tuple[RecommenderModel, Scale] | None = field(default=None, init=False)
 
     def standardised(self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]) -> np.ndarray:
         """Float64 (person, item), 0 where this recommender has not embedded the item; strangers are scored cold."""
         scores = self.recommender.score(people, items, context=contexts.loc[:, list(self._columns)], on_unknown="cold")
-        return self._scale(scores.astype(np.float64))
+        return self.scale(scores.astype(np.float64))
+
+    def explained(self, person: str | Person, items: Sequence[str], contexts: pd.DataFrame) -> dict[str, Explanation]:
+        """Item id → why this recommender scores it as it does, for those of `items` that it has embedded.
+
+        `contexts`: one row, as of `Members.contexts`; a stranger is explained cold.
+        """
+        scorer, known = self.recommender._ready(), contexts.loc[:, list(self._columns)]
+        chosen = [item_id for item_id in dict.fromkeys(items) if item_id in scorer.item_rows]
+        told = {str(name): value for name, value in known.iloc[0].items() if value is not None}
+        rows, encoded = [scorer.item_rows[item_id] for item_id in chosen], self.recommender._contexts(known, 1)
+        return dict(zip(chosen, scorer.explainer.explain(person, rows, encoded, told=told), strict=True))
 
     def told(self, person: Person, elsewhere: Collection[str]) -> Person:
         """The person without those attributes, and the profile, that only other members read, named in `elsewhere`."""
@@ -95,11 +114,18 @@ class RecommenderMember:
     def _columns(self) -> tuple[str, ...]:
         return self.recommender._fitted().vocabulary.context.columns
 
-    @cached_property
-    def _scale(self) -> Scale:
-        scorer = self.recommender._ready()
-        people: Sequence[str | Person] = scorer.people.some(_ASKED) or [Person()]
-        return Scale.of(self.recommender.score(people, scorer.ids, on_unknown="cold"))
+    @property
+    def scale(self) -> Scale:
+        """Over some of its people and all of its items, in no context; taken once for the weights that it has.
+
+        What people do meanwhile changes scores, and not the scale; a fine-tune changes both.
+        """
+        model = self.recommender._fitted().model
+        if self._scaled is None or self._scaled[0] is not model:
+            scorer = self.recommender._ready()
+            people: Sequence[str | Person] = scorer.people.some(_ASKED) or [Person()]
+            self._scaled = (model, Scale.of(self.recommender.score(people, scorer.ids, on_unknown="cold")))
+        return self._scaled[1]
 
 
 class Members:
@@ -129,6 +155,11 @@ class Members:
         if not recommenders:
             raise ConfigError(f"none of the members ({', '.join(given) or 'none'}) is a Recommender. Give one.")
         return cls(found, recommenders)
+
+    @property
+    def recommenders(self) -> dict[str, Recommender]:
+        """Those members that are recommenders, by name."""
+        return {name: each.recommender for name, each in self.by_name.items() if isinstance(each, RecommenderMember)}
 
     @property
     def shelf(self) -> Shelf:
@@ -202,22 +233,31 @@ class Members:
         self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]
     ) -> list[np.ndarray]:
         """Each member's scores on its scale, float64 (person, item)."""
-        return [member.standardised(self._told(member, people), contexts, items) for member in self.by_name.values()]
+        return [member.standardised(self.told(member, people), contexts, items) for member in self.by_name.values()]
+
+    def check_stored(self, items: Sequence[str]) -> None:
+        """None where a recommender has embedded each of these. Raises `UnknownIdError` where none has."""
+        missing = [item_id for item_id in items if item_id not in self.place]
+        if missing:
+            raise UnknownIdError(
+                f"item '{missing[0]}' is embedded by no member ({len(missing)} of {len(items)} asked for are not). "
+                "Expected ids of a member's store. Embed them first, or pass on_unknown='skip'."
+            )
 
     def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
         """Whether each person is to be answered: known to any recommender. Raises `UnknownIdError` as `score` does."""
         policy: OnUnknown = "cold" if on_unknown == "cold" else "skip"
         members = [member for member in self.by_name.values() if isinstance(member, RecommenderMember)]
-        answers = [m.recommender._ready().people.answered(self._told(m, people), policy) for m in members]
+        answers = [m.recommender._ready().people.answered(self.told(m, people), policy) for m in members]
         known = np.any(answers, axis=0).astype(bool)
         if on_unknown == "raise" and not known.all():
             # Whichever refuses first says best why.
             stranger = people[int(np.flatnonzero(~known)[0])]
-            members[0].recommender._ready().people.answered(self._told(members[0], [stranger]), "raise")
+            members[0].recommender._ready().people.answered(self.told(members[0], [stranger]), "raise")
             raise UnknownIdError(f"person {int(np.flatnonzero(~known)[0])} is unknown to every member.")
         return known.tolist()
 
-    def _told(self, member: RecommenderMember | ItemColumn, people: Sequence[str | Person]) -> Sequence[str | Person]:
+    def told(self, member: RecommenderMember | ItemColumn, people: Sequence[str | Person]) -> Sequence[str | Person]:
         """The people as a member reads them: what no other member reads either stays, for it to refuse."""
         if isinstance(member, ItemColumn) or isinstance(people, str) or not isinstance(people, Sequence):
             return people

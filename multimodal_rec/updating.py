@@ -80,7 +80,7 @@ def update(
     started = time.perf_counter()
     store = trained.store
     known = store.read_interactions()
-    events = _checked(interactions, trained, known)
+    events = checked_events(interactions, trained, known)
     num_new = store.append_interactions(events)
     if users is not None:
         store.write_users(users)
@@ -123,8 +123,11 @@ def _folded(trained: Trained) -> tuple[Trained, pd.DataFrame, dict[str, bool]]:
             return trained, log, first_taken
 
 
-def _checked(interactions: pd.DataFrame, trained: Trained, known: pd.DataFrame) -> pd.DataFrame:
-    """The interactions in normal form. Raises `CatalogueError` where they have defects or no place in the order."""
+def checked_events(interactions: pd.DataFrame, trained: Trained, known: pd.DataFrame) -> pd.DataFrame:
+    """The interactions in normal form; `known`: those that are stored.
+
+    Raises `CatalogueError` where they have defects or no place in the order.
+    """
     events, problems = check_interactions(interactions, trained.schema)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
