@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from multimodal_rec.context import Context
-from multimodal_rec.ensemble_members import ItemColumn, Members
+from multimodal_rec.ensemble_members import ItemColumn
+from multimodal_rec.ensemble_state import EnsembleState
 from multimodal_rec.explanation import Explanation
 from multimodal_rec.people import Person
 
@@ -62,7 +63,7 @@ class _Share(NamedTuple):
 
 
 def explained_blend(
-    members: Members,
+    state: EnsembleState,
     weights: Mapping[str, float],
     person: str | Person,
     items: Sequence[str],
@@ -70,18 +71,19 @@ def explained_blend(
     context: Context,
 ) -> list[EnsembleExplanation]:
     """One explanation an item; arguments and errors as of `Ensemble.explain`."""
-    members.check_stored(items)
-    members.answered([person], "raise")
+    state.check_stored(items)
+    state.answered([person], "raise")
+    members = state.members
     frame = members.contexts(context, 1)
     own: dict[str, dict[str, Explanation]] = {}
     for name, member in members.by_name.items():
         if not isinstance(member, ItemColumn):
             (told,) = members.told(member, [person])
-            own[name] = member.explained(told, items, frame)
+            own[name] = member.explained(state.scorers[name], told, items, frame)
     found: list[EnsembleExplanation] = []
     for item_id in items:
         said = {name: each[item_id] for name, each in own.items() if item_id in each}
-        shares = {name: _share(members, name, weights[name], item_id, said.get(name)) for name in members.by_name}
+        shares = {name: _share(state, name, weights[name], item_id, said.get(name)) for name in members.by_name}
         columns = {name: each for name, each in members.by_name.items() if isinstance(each, ItemColumn)}
         found.append(
             EnsembleExplanation(
@@ -99,13 +101,13 @@ def explained_blend(
     return found
 
 
-def _share(members: Members, name: str, weight: float, item_id: str, said: Explanation | None) -> _Share:
-    member = members.by_name[name]
+def _share(state: EnsembleState, name: str, weight: float, item_id: str, said: Explanation | None) -> _Share:
+    member = state.members.by_name[name]
     if isinstance(member, ItemColumn):
         return _Share(weight * float(member.of_values([member.values.get(item_id)])[0]), 0.0, {})
     if said is None:
         return _Share(0.0, 0.0, {})
-    scale = member.scale
+    scale = state.scales[name]
     unit = weight / scale.deviation
     parts = {part: unit * value for part, value in said.contributions.items()}
     return _Share(unit * (said.score - scale.mean), unit * (said.neutral - scale.mean), parts)
