@@ -38,6 +38,8 @@ class UpdateReport:
     """Until the new state answered."""
     fine_tune: FineTuneReport | None = None
     """What the fine-tune did, where one was asked for."""
+    index_outdated: bool = False
+    """Whether an index is kept beside the store that no longer has its items' embeddings: build it anew."""
 
     def to_dict(self) -> dict[str, Any]:
         """This report as plain JSON values."""
@@ -50,6 +52,8 @@ class UpdateReport:
         ]
         if self.not_embedded:
             lines.append(f"{len(self.not_embedded)} items are not embedded, such as '{self.not_embedded[0]}'")
+        if self.index_outdated:
+            lines.append("the index is of the items as they were: build it anew with recommender.build_index()")
         return "\n".join(lines if self.fine_tune is None else [*lines, str(self.fine_tune)])
 
 
