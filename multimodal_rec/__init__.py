@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
     from multimodal_rec.ensemble import Ensemble
+    from multimodal_rec.ensemble_explanation import EnsembleExplanation
     from multimodal_rec.errors import (
         CatalogueError,
         ConfigError,
@@ -74,6 +75,7 @@ __all__ = [
     "Deduplicate",
     "EngineError",
     "Ensemble",
+    "EnsembleExplanation",
     "Evaluation",
     "Explanation",
     "Explore",
@@ -131,6 +133,7 @@ _HOMES = {
     "DPP": "reranking.determinantal",
     "Deduplicate": "reranking.duplicates",
     "Ensemble": "ensemble",
+    "EnsembleExplanation": "ensemble_explanation",
     "Evaluation": "evaluation",
     "Explanation": "explanation",
     "Explore": "reranking.exploration",

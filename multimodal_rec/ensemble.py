@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import final
+from typing import final, overload
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,24 @@ import torch
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.collaborative.weighing import weigh
 from multimodal_rec.context import Context
+from multimodal_rec.ensemble_explanation import EnsembleExplanation, explained_blend
+from multimodal_rec.ensemble_matches import cosines, matches
 from multimodal_rec.ensemble_members import ItemColumn, Members
-from multimodal_rec.errors import ConfigError, UnknownIdError
+from multimodal_rec.ensemble_state import EnsembleState
+from multimodal_rec.ensemble_updating import update_members
+from multimodal_rec.errors import ConfigError
 from multimodal_rec.evaluation import Evaluation, ScoreQueries
+from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.judging import judge_scores
+from multimodal_rec.newcomers import checked_ids
 from multimodal_rec.pairs import checked, listed, score_pairs
 from multimodal_rec.people import OnUnknown, Person
 from multimodal_rec.recommendations import Recommendations, reasons_of
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.reranking.pool import Reader, best_on, person_name
 from multimodal_rec.retrieval import Query, top_k
+from multimodal_rec.search import TASTE, blended, check_share
+from multimodal_rec.updating import UpdateReport
 
 
 @final
@@ -45,6 +53,8 @@ class Ensemble:
         """
         self._members = Members.of(members)
         self.weights = _weights(weights or {}, tuple(members))
+        # Several threads may put the same there.
+        self._state: EnsembleState | None = None
 
     def fit(self, valid: Catalogue) -> Ensemble:
         """Choose the weights that rank a validation part best, by NDCG@10; self.
@@ -53,14 +63,14 @@ class Ensemble:
         or `LeakError` is raised: hold out a part of its own.
         """
         recorded: list[list[np.ndarray]] = []
-        known = self._members.known_before(valid)
+        known, state = self._members.known_before(valid), self._now()
 
         def record(queries: pd.DataFrame) -> np.ndarray:
-            recorded.append(self._parts(queries))
+            recorded.append(_parts(state, queries))
             return recorded[-1][0]
 
         def ndcg(score: ScoreQueries) -> float:
-            return self._judged(score, valid, known).means()["ndcg@10"]
+            return _judged(state, score, valid, known).means()["ndcg@10"]
 
         ndcg(record)
 
@@ -77,7 +87,7 @@ class Ensemble:
     def score(
         self,
         people: Sequence[str | Person],
-        items: Sequence[str],
+        items: Sequence[str] | pd.DataFrame,
         *,
         context: Context = None,
         on_unknown: OnUnknown = "raise",
@@ -85,22 +95,19 @@ class Ensemble:
         """Blended scores, float32 (person, item); as `Recommender.score`.
 
         Somebody or something is known where any recommender knows it; a recommender that does not scores them cold.
+        Raw items must be such that every recommender can embed them; a column has the numbers of their ids.
         """
-        members = self._members
-        missing = [item_id for item_id in items if item_id not in members.place]
-        if missing and on_unknown == "raise":
-            raise UnknownIdError(
-                f"item '{missing[0]}' is embedded by no member ({len(missing)} of {len(items)} asked for are not). "
-                "Expected ids of a member's store. Embed them first, or pass on_unknown='skip'."
-            )
-        answered = members.answered(people, on_unknown)
-        columns = [place for place, item_id in enumerate(items) if item_id in members.place]
+        state, ids = self._over(items)
+        if on_unknown == "raise":
+            state.check_stored(ids)
+        answered = state.answered(people, on_unknown)
+        columns = [place for place, item_id in enumerate(ids) if item_id in state.place]
         rows = [row for row, is_answered in enumerate(answered) if is_answered]
-        scores = np.full((len(people), len(items)), -np.inf, dtype=np.float32)
+        frame = self._members.contexts(context, len(people))
+        scores = np.full((len(people), len(ids)), -np.inf, dtype=np.float32)
         if rows and columns:
-            frame = members.contexts(context, len(people))
-            asked, shown = [people[row] for row in rows], [items[place] for place in columns]
-            parts = members.standardised(asked, frame.iloc[rows], shown)
+            asked, shown = [people[row] for row in rows], [ids[place] for place in columns]
+            parts = state.standardised(asked, frame.iloc[rows], shown)
             scores[np.ix_(np.array(rows), np.array(columns))] = _sum(parts, self._in_order())
         return scores
 
@@ -112,51 +119,98 @@ class Ensemble:
         context: Context = None,
         query: Query | None = None,
         on_unknown: OnUnknown = "raise",
+        new_items: pd.DataFrame | None = None,
     ) -> Recommendations:
         """The k items of the highest blended scores a person, of all that any recommender has embedded.
 
-        Arguments as of `Recommender.recommend`; what any member saw somebody take is seen. Steps read the embeddings
-        of all recommenders, side by side. Raises `ConfigError` where a shortlist is asked, which no index of several
-        members finds, or the retrieval score, which columns do not have.
+        Arguments as of `Recommender.recommend`, raw `new_items` as in `score`; what any member saw somebody take is
+        seen. Steps read the embeddings of all recommenders, side by side. Raises `ConfigError` where a shortlist is
+        asked, which no index of several members finds, or the retrieval score, which columns do not have.
         """
-        query = Query() if query is None else query
-        if query.by != "ranking":
-            raise ConfigError(
-                f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
-                "ask a member alone."
-            )
-        if query.shortlist is not None:
-            raise ConfigError(
-                f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
-                "item is ranked."
-            )
-        members = self._members
-        answered = members.answered(people, on_unknown)
-        scores = np.full((len(people), len(members.ids)), -np.inf, dtype=np.float32)
-        rows = [row for row, is_answered in enumerate(answered) if is_answered]
-        if rows:
-            frame = members.contexts(context, len(people)).iloc[rows]
-            parts = members.standardised([people[row] for row in rows], frame, members.ids)
-            scores[rows] = _sum(parts, self._in_order())
-        excluded = [members.seen(person) if query.exclude_seen else set() for person in people]
-        allowed = members.allowed(query)
-        if query.steps:
-            readers = [
-                Reader(person_name(person), members.seen(person), left_out)
-                for person, left_out in zip(people, excluded, strict=True)
-            ]
-            best = best_on(members.shelf, readers, scores, k=k, query=query, allowed=allowed)
-        else:
-            best = top_k(scores, members.ids, k=k, excluded=excluded, allowed=allowed)
-        reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
-        return Recommendations(best.ids, best.scores, reasons)
+        query = _blendable(query)
+        state, _ = self._over([] if new_items is None else new_items)
+        scores, answered = self._of_everything(state, people, context, on_unknown)
+        return _best(state, people, scores, k=k, query=query, answered=answered)
+
+    def similar_items(self, items: Sequence[str] | pd.DataFrame, *, k: int = 10) -> Recommendations:
+        """The k items whose item embeddings have the highest cosines with each item's, itself left out.
+
+        A cosine is the mean of those of the recommenders that have both items; where none has both, they are not
+        compared. Raw items, as in `score`, are compared with every stored one. Raises `ConfigError` where `items` is
+        no list of text, `UnknownIdError` for one that is not embedded.
+        """
+        state, asked = self._over(items)
+        state.check_stored(asked)
+        itself = [{state.place[item_id]} for item_id in asked]
+        excluded = [set[int]().union(*itself)] * len(asked) if isinstance(items, pd.DataFrame) else itself
+        return Recommendations(*top_k(cosines(state, asked), state.ids, k=k, excluded=excluded))
+
+    def search(
+        self,
+        wishes: str | Sequence[str],
+        *,
+        k: int = 10,
+        user: str | Person | None = None,
+        context: Context = None,
+        query: Query | None = None,
+        taste: float = TASTE,
+        on_unknown: OnUnknown = "raise",
+    ) -> Recommendations:
+        """The k items that match a wish in words best, a row a wish; arguments as of `Recommender.search`.
+
+        How well an item matches is the mean of what those recommenders say that read text and have the item; an item
+        that none of them has is no better or worse than the usual. `taste` is the share of the blended ranking score.
+        Raises `ConfigError` where no member reads text, else as `Recommender.search` and `recommend` do.
+        """
+        query = _blendable(query)
+        check_share(taste)
+        asked = [wishes] if isinstance(wishes, str) else list(wishes)
+        state = self._now()
+        scores = matches(state, asked)
+        person, is_told, is_answered = Person() if user is None else user, user is not None or context is not None, True
+        if is_told:
+            policy: OnUnknown = "cold" if user is None else on_unknown
+            ranking, (is_answered,) = self._of_everything(state, [person], context, policy)
+            scores = blended(scores, ranking, taste) if is_answered else np.full_like(scores, -np.inf)
+        people, answered = [person] * len(asked), [is_answered] * len(asked)
+        return _best(state, people, scores, k=k, query=query, answered=answered)
+
+    @overload
+    def explain(self, person: str | Person, items: str, *, context: Context = None) -> EnsembleExplanation: ...
+    @overload
+    def explain(
+        self, person: str | Person, items: list[str] | tuple[str, ...], *, context: Context = None
+    ) -> list[EnsembleExplanation]: ...
+    def explain(
+        self, person: str | Person, items: str | list[str] | tuple[str, ...], *, context: Context = None
+    ) -> EnsembleExplanation | list[EnsembleExplanation]:
+        """What each member added to an item's blended score, exactly, and why each recommender scores it as it does.
+
+        One explanation, or one an item of a list. `context`: one dict. Raises as `score` does.
+        """
+        asked = [items] if isinstance(items, str) else checked_ids(items)
+        found = explained_blend(self._now(), self.weights, person, asked, context=context)
+        return found[0] if isinstance(items, str) else found
+
+    def update(
+        self, interactions: pd.DataFrame, *, users: pd.DataFrame | None = None, fine_tune: FineTune | None = None
+    ) -> dict[str, UpdateReport]:
+        """What each recommender's `update` reports, by the member's name; columns stay as they are.
+
+        One recommender is told after the other, each as a whole, and whoever asks meanwhile may be answered by some
+        that know already and some that do not. Several stores have no commit in common: where one fails, those before
+        it have been told, and the error says which. Call it again then: interactions that are stored already count
+        once (a `fine_tune` tunes again). Weights stay as they are. Raises `CatalogueError` with every defect of the
+        interactions that a member finds, before any is told.
+        """
+        return update_members(self._members.recommenders, interactions, users=users, fine_tune=fine_tune)
 
     def score_frame(self, frame: pd.DataFrame, *, on_unknown: OnUnknown = "raise", into: str = "score") -> pd.DataFrame:
         """The frame with a column of blended scores, as `Recommender.score_frame` gives it.
 
         A column of the frame that has the name of a member which is a column speaks in its place, row by row.
         """
-        members = self._members
+        members, state = self._members, self._now()
         checked(frame, ["user_id", "item_id"], into=into)
         columns = [name for name in members.context_columns if name in frame]
         situations, codes = members.distinct(frame.loc[:, columns])
@@ -167,14 +221,14 @@ class Ensemble:
 
         def grid(people: Sequence[str], contexts: np.ndarray, items: Sequence[str]) -> np.ndarray:
             asked = situations.iloc[contexts[:, 0].astype(np.int64)]
-            return _sum(members.standardised(people, asked, items), weights)
+            return _sum(state.standardised(people, asked, items), weights)
 
         scores = score_pairs(
             frame,
             grid,
             codes,
-            known_people=members.answered(frame["user_id"].tolist(), "skip"),
-            known_items=[item_id in members.place for item_id in frame["item_id"]],
+            known_people=state.answered(frame["user_id"].tolist(), "skip"),
+            known_items=[item_id in state.place for item_id in frame["item_id"]],
             on_unknown=on_unknown,
         )
         for name, member in own.items():
@@ -199,30 +253,94 @@ class Ensemble:
 
         Items of `test` that no member has embedded are candidates that are never found: embed them first.
         """
-        weights = self._in_order()
-        return self._judged(
-            lambda queries: _sum(self._parts(queries), weights), test, self._members.known_before(test), candidates
-        )
+        state, weights = self._now(), self._in_order()
+        known = self._members.known_before(test)
+        return _judged(state, lambda queries: _sum(_parts(state, queries), weights), test, known, candidates)
+
+    def _now(self) -> EnsembleState:
+        scorers = {name: recommender._ready() for name, recommender in self._members.recommenders.items()}
+        state = self._state
+        if state is None or state.scorers != scorers:
+            state = self._state = EnsembleState(self._members, scorers)
+        return state
+
+    def _over(self, items: Sequence[str] | pd.DataFrame) -> tuple[EnsembleState, Sequence[str]]:
+        """What is asked of these items, raw ones beside the stored, and their ids."""
+        if not isinstance(items, pd.DataFrame):
+            return self._now(), checked_ids(items)
+        state = self._now().beside(items)
+        return state, items["item_id"].tolist()
+
+    def _of_everything(
+        self, state: EnsembleState, people: Sequence[str | Person], context: Context, on_unknown: OnUnknown
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Blended scores, float32 (person, item), -inf for whoever is not answered; and who is."""
+        answered = state.answered(people, on_unknown)
+        frame = self._members.contexts(context, len(people))
+        scores = np.full((len(people), len(state.ids)), -np.inf, dtype=np.float32)
+        rows = [row for row, is_answered in enumerate(answered) if is_answered]
+        if rows:
+            parts = state.standardised([people[row] for row in rows], frame.iloc[rows], state.ids)
+            scores[rows] = _sum(parts, self._in_order())
+        return scores, answered
 
     def _in_order(self) -> list[float]:
         return list(self.weights.values())
 
-    def _parts(self, queries: pd.DataFrame) -> list[np.ndarray]:
-        members = self._members
-        people: list[str | Person] = queries["user_id"].tolist()
-        return members.standardised(people, queries.loc[:, list(members.context_columns)], members.ids)
 
-    def _judged(
-        self,
-        score: ScoreQueries,
-        test: Catalogue,
-        known: pd.DataFrame,
-        candidates: Collection[str] | None = None,
-    ) -> Evaluation:
-        members = self._members
-        return judge_scores(
-            score, test, known=known, ids=members.ids, context_columns=members.context_columns, candidates=candidates
+def _parts(state: EnsembleState, queries: pd.DataFrame) -> list[np.ndarray]:
+    people: list[str | Person] = queries["user_id"].tolist()
+    return state.standardised(people, queries.loc[:, list(state.members.context_columns)], state.ids)
+
+
+def _judged(
+    state: EnsembleState,
+    score: ScoreQueries,
+    test: Catalogue,
+    known: pd.DataFrame,
+    candidates: Collection[str] | None = None,
+) -> Evaluation:
+    columns = state.members.context_columns
+    return judge_scores(score, test, known=known, ids=state.ids, context_columns=columns, candidates=candidates)
+
+
+def _best(
+    state: EnsembleState,
+    people: Sequence[str | Person],
+    scores: np.ndarray,
+    *,
+    k: int,
+    query: Query,
+    answered: Sequence[bool],
+) -> Recommendations:
+    excluded = [state.seen(person) if query.exclude_seen else set() for person in people]
+    allowed = state.allowed(query)
+    if query.steps:
+        readers = [
+            Reader(person_name(person), state.seen(person), left_out)
+            for person, left_out in zip(people, excluded, strict=True)
+        ]
+        best = best_on(state.shelf, readers, scores, k=k, query=query, allowed=allowed)
+    else:
+        best = top_k(scores, state.ids, k=k, excluded=excluded, allowed=allowed)
+    reasons = reasons_of(best, answered=answered, allowed=lambda: allowed, taken=lambda row: excluded[row])
+    return Recommendations(best.ids, best.scores, reasons)
+
+
+def _blendable(query: Query | None) -> Query:
+    """The query, the plain one for None. Raises `ConfigError` where it asks for what only one recommender has."""
+    query = Query() if query is None else query
+    if query.by != "ranking":
+        raise ConfigError(
+            f"Query.by is '{query.by}': an ensemble blends ranking scores. Expected 'ranking'. Leave it out, or "
+            "ask a member alone."
         )
+    if query.shortlist is not None:
+        raise ConfigError(
+            f"Query.shortlist is {query.shortlist}: an ensemble has no index. Expected None. Leave it out: every "
+            "item is ranked."
+        )
+    return query
 
 
 def _sum(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

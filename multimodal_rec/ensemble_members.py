@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,12 +12,13 @@ import pandas as pd
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.context import Context, ContextReader
-from multimodal_rec.errors import ConfigError, ContextError, SplitError, UnknownIdError
+from multimodal_rec.errors import ConfigError, ContextError, SplitError
+from multimodal_rec.explanation import Explanation
 from multimodal_rec.judging import known_before
-from multimodal_rec.people import OnUnknown, Person
+from multimodal_rec.model import RecommenderModel
+from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
-from multimodal_rec.reranking.candidates import Shelf
-from multimodal_rec.retrieval import Query
+from multimodal_rec.scorer import Scorer
 
 _PROFILE = ":profile"  # beside attributes, whose names are a catalogue's own
 
@@ -53,6 +54,10 @@ class ItemColumn:
     values: Mapping[str, float]
     scale: Scale
 
+    def has(self, item_id: str) -> bool:
+        """Whether it holds a finite number of the item."""
+        return bool(np.isfinite(self.values.get(item_id, np.nan)))
+
     def of_values(self, numbers: Sequence[object]) -> np.ndarray:
         """Numbers of the caller's on this column's scale, 0 where one is missing."""
         return self.scale(_numbers(numbers))
@@ -64,16 +69,39 @@ class ItemColumn:
         return np.repeat(row[None], len(people), axis=0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RecommenderMember:
     """A recommender's ranking scores on one scale."""
 
     recommender: Recommender
+    # Several threads may put the same there.
+    _scaled: tuple[RecommenderModel, Scale] | None = field(default=None, init=False)
 
-    def standardised(self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]) -> np.ndarray:
-        """Float64 (person, item), 0 where this recommender has not embedded the item; strangers are scored cold."""
-        scores = self.recommender.score(people, items, context=contexts.loc[:, list(self._columns)], on_unknown="cold")
-        return self._scale(scores.astype(np.float64))
+    def scores(
+        self, scorer: Scorer, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]
+    ) -> np.ndarray:
+        """Float64 (person, item), -inf where the scorer, one of this recommender's, does not have the item; strangers
+        are scored cold."""
+        scorer.people.answered(people, "cold")  # for what it refuses
+        known = [place for place, item_id in enumerate(items) if item_id in scorer.item_rows]
+        scores = np.full((len(people), len(items)), -np.inf)
+        if known:
+            encoded = self.recommender._contexts(contexts.loc[:, list(self._columns)], len(people))
+            scores[:, known] = scorer.rank(people, encoded, [scorer.item_rows[items[place]] for place in known])
+        return scores
+
+    def explained(
+        self, scorer: Scorer, person: str | Person, items: Sequence[str], contexts: pd.DataFrame
+    ) -> dict[str, Explanation]:
+        """Item id → why it scores as it does, for those of `items` that the scorer has.
+
+        `contexts`: one row, as of `Members.contexts`; a stranger is explained cold.
+        """
+        known = contexts.loc[:, list(self._columns)]
+        chosen = [item_id for item_id in dict.fromkeys(items) if item_id in scorer.item_rows]
+        told = {str(name): value for name, value in known.iloc[0].items() if value is not None}
+        rows, encoded = [scorer.item_rows[item_id] for item_id in chosen], self.recommender._contexts(known, 1)
+        return dict(zip(chosen, scorer.explainer.explain(person, rows, encoded, told=told), strict=True))
 
     def told(self, person: Person, elsewhere: Collection[str]) -> Person:
         """The person without those attributes, and the profile, that only other members read, named in `elsewhere`."""
@@ -95,15 +123,21 @@ class RecommenderMember:
     def _columns(self) -> tuple[str, ...]:
         return self.recommender._fitted().vocabulary.context.columns
 
-    @cached_property
-    def _scale(self) -> Scale:
-        scorer = self.recommender._ready()
-        people: Sequence[str | Person] = scorer.people.some(_ASKED) or [Person()]
-        return Scale.of(self.recommender.score(people, scorer.ids, on_unknown="cold"))
+    def scale(self, scorer: Scorer) -> Scale:
+        """Over some people of a scorer and all of its items, in no context; taken once for the weights that it has.
+
+        What people do meanwhile changes scores, and not the scale; a fine-tune changes both.
+        """
+        kept = self._scaled
+        if kept is None or kept[0] is not scorer.model:
+            people: Sequence[str | Person] = scorer.people.some(_ASKED) or [Person()]
+            numbers = scorer.rank(people, self.recommender._contexts(None, len(people))) if scorer.ids else np.zeros(0)
+            kept = self._scaled = (scorer.model, Scale.of(numbers))
+        return kept[1]
 
 
 class Members:
-    """All of them by name, the items that any recommender has, and the people that any of them knows."""
+    """All of them by name, and the contexts and people that any of them reads."""
 
     def __init__(
         self, by_name: Mapping[str, RecommenderMember | ItemColumn], recommenders: Sequence[Recommender]
@@ -131,44 +165,9 @@ class Members:
         return cls(found, recommenders)
 
     @property
-    def shelf(self) -> Shelf:
-        """What steps read of the items: each recommender's embeddings at length 1, side by side, so that a cosine is
-        the mean of theirs where both items are in all; attributes as the first that has them; the highest counts."""
-        place = self.place
-        scorers = tuple(recommender._ready() for recommender in self._recommenders)
-        if self._shelved is None or self._shelved[0] != scorers:
-            attributes: list[dict[str, object]] = [{} for _ in place]
-            counts, blocks = np.zeros(len(place), dtype=np.int64), list[np.ndarray]()
-            for scorer in scorers:
-                rows = [place[item_id] for item_id in scorer.ids]
-                unit = scorer.shelf.unit(np.arange(len(rows)))
-                block = np.zeros((len(place), unit.shape[1]), dtype=np.float32)
-                block[rows] = unit
-                blocks.append(block)
-                counts[rows] = np.maximum(counts[rows], scorer.shelf.counts)
-                for row, known in zip(rows, scorer.shelf.attributes, strict=True):
-                    attributes[row] = {**known, **attributes[row]}
-            shelf = Shelf(list(place), np.concatenate(blocks, axis=1), counts, attributes=attributes)
-            self._shelved = (scorers, shelf)
-        return self._shelved[1]
-
-    _shelved: tuple[tuple[object, ...], Shelf] | None = None
-
-    @property
-    def ids(self) -> list[str]:
-        """Every item that a recommender has embedded, sorted."""
-        return list(self.place)
-
-    @property
-    def place(self) -> dict[str, int]:
-        """Item id → its place in `ids`."""
-        scorers = tuple(recommender._ready() for recommender in self._recommenders)
-        if self._placed is None or self._placed[0] != scorers:
-            ids = sorted({item_id for scorer in scorers for item_id in scorer.ids})
-            self._placed = (scorers, {item_id: place for place, item_id in enumerate(ids)})
-        return self._placed[1]
-
-    _placed: tuple[tuple[object, ...], dict[str, int]] | None = None
+    def recommenders(self) -> dict[str, Recommender]:
+        """Those members that are recommenders, by name."""
+        return {name: each.recommender for name, each in self.by_name.items() if isinstance(each, RecommenderMember)}
 
     @cached_property
     def context_columns(self) -> tuple[str, ...]:
@@ -198,53 +197,12 @@ class Members:
         _, first = np.unique(codes, return_index=True)
         return frame.iloc[first], codes[:, None].astype(np.float64)
 
-    def standardised(
-        self, people: Sequence[str | Person], contexts: pd.DataFrame, items: Sequence[str]
-    ) -> list[np.ndarray]:
-        """Each member's scores on its scale, float64 (person, item)."""
-        return [member.standardised(self._told(member, people), contexts, items) for member in self.by_name.values()]
-
-    def answered(self, people: Sequence[str | Person], on_unknown: OnUnknown) -> list[bool]:
-        """Whether each person is to be answered: known to any recommender. Raises `UnknownIdError` as `score` does."""
-        policy: OnUnknown = "cold" if on_unknown == "cold" else "skip"
-        members = [member for member in self.by_name.values() if isinstance(member, RecommenderMember)]
-        answers = [m.recommender._ready().people.answered(self._told(m, people), policy) for m in members]
-        known = np.any(answers, axis=0).astype(bool)
-        if on_unknown == "raise" and not known.all():
-            # Whichever refuses first says best why.
-            stranger = people[int(np.flatnonzero(~known)[0])]
-            members[0].recommender._ready().people.answered(self._told(members[0], [stranger]), "raise")
-            raise UnknownIdError(f"person {int(np.flatnonzero(~known)[0])} is unknown to every member.")
-        return known.tolist()
-
-    def _told(self, member: RecommenderMember | ItemColumn, people: Sequence[str | Person]) -> Sequence[str | Person]:
+    def told(self, member: RecommenderMember | ItemColumn, people: Sequence[str | Person]) -> Sequence[str | Person]:
         """The people as a member reads them: what no other member reads either stays, for it to refuse."""
         if isinstance(member, ItemColumn) or isinstance(people, str) or not isinstance(people, Sequence):
             return people
         by_any = {name for each in self.by_name.values() if isinstance(each, RecommenderMember) for name in each.reads}
         return [member.told(each, by_any) if isinstance(each, Person) else each for each in people]
-
-    def seen(self, person: str | Person) -> set[int]:
-        """Places of the items that any recommender knows the person to have taken."""
-        place, scorers = self.place, [recommender._ready() for recommender in self._recommenders]
-        return {place[scorer.ids[row]] for scorer in scorers for row in scorer.people.seen(person)}
-
-    def allowed(self, query: Query) -> np.ndarray:
-        """Which items a query admits, bool (item,): attributes as any recommender has them."""
-        place = self.place
-        unknown = [item_id for item_id in query.candidates or () if item_id not in place]
-        if unknown:
-            raise UnknownIdError(f"candidate '{unknown[0]}' is embedded by no member. Embed it first, or leave it out.")
-        allowed = np.zeros(len(place), dtype=bool)
-        for recommender in self._recommenders:
-            scorer = recommender._ready()
-            mask = replace(query, candidates=None).allowed_mask(scorer.table)
-            allowed[[place[scorer.ids[row]] for row in np.flatnonzero(mask)]] = True
-        if query.candidates is not None:
-            chosen = np.zeros(len(place), dtype=bool)
-            chosen[[place[item_id] for item_id in query.candidates]] = True
-            allowed &= chosen
-        return allowed
 
     def known_before(self, test: Catalogue) -> pd.DataFrame:
         """What any recommender was fitted or validated on: user_id, item_id and the rest, each pair once.

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -76,21 +76,22 @@ class IndexFolder:
     def read(self, embeddings: np.ndarray, fingerprint: str) -> ItemIndex:
         """The index of these embeddings, float32 (item, dim), whose `index_fingerprint` is given.
 
-        Raises `StoreError` where there is none, where it is of other items, embeddings or another model, or where its
-        file cannot be read.
+        Raises `StoreError` where there is none, where it is of other items, embeddings or another model, where another
+        version of this library wrote it, or where its files cannot be read.
         """
+        about = self._about(len(embeddings))
+        if about["format"] != _FORMAT:
+            raise StoreError(
+                f"the index in '{self._name}' has format {about['format']!r}: another version of this library "
+                f"wrote it. Expected format {_FORMAT}. {_REMEDY}"
+            )
         try:
-            about = json.loads((self.path / "about.json").read_text(encoding="utf-8"))
-            found, name, report = about["fingerprint"], about["cells"], about["report"]
-        except FileNotFoundError:
-            raise StoreError(f"there is no index in '{self._name}' for {len(embeddings)} items. {_REMEDY}") from None
-        except (ValueError, KeyError, TypeError) as error:
+            found, name, report = about["fingerprint"], about["cells"], IndexReport(**about["report"])
+        except (KeyError, TypeError) as error:
+            raise self._undescribed(error) from error
+        if found != fingerprint:
             raise StoreError(
-                f"'{self._name}/about.json' describes no index ({error}). Expected what build_index wrote. {_REMEDY}"
-            ) from error
-        if found != fingerprint or about["format"] != _FORMAT:
-            raise StoreError(
-                f"the index in '{self._name}' is stale: it was built for {report['num_items']} items (fingerprint "
+                f"the index in '{self._name}' is stale: it was built for {report.num_items} items (fingerprint "
                 f"{found}), and the store has {len(embeddings)} of this model ({fingerprint}). {_REMEDY}"
             )
         cells = None
@@ -102,4 +103,20 @@ class IndexFolder:
                     f"'{self.path / name}' holds {cells.num_items} items of {cells.width} numbers. Expected "
                     f"{num_items} of {width}. {_REMEDY}"
                 )
-        return ItemIndex(embeddings, cells, IndexReport(**report))
+        return ItemIndex(embeddings, cells, report)
+
+    def _about(self, num_items: int) -> dict[str, Any]:
+        """What `about.json` says, a format at least."""
+        try:
+            about = json.loads((self.path / "about.json").read_text(encoding="utf-8"))
+            return {"format": about["format"], **about}
+        except FileNotFoundError:
+            raise StoreError(f"there is no index in '{self._name}' for {num_items} items. {_REMEDY}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._undescribed(error) from error
+
+    def _undescribed(self, error: Exception) -> StoreError:
+        what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+        return StoreError(
+            f"'{self._name}/about.json' describes no index ({what}). Expected what build_index wrote. {_REMEDY}"
+        )

@@ -22,6 +22,8 @@ from multimodal_rec.evaluation.protocol import Protocol
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.fitting import check_catalogue, fit_model
+from multimodal_rec.index_folder import index_path
+from multimodal_rec.index_table import index_at
 from multimodal_rec.item_stream import Items
 from multimodal_rec.judging import judge, known_before
 from multimodal_rec.parts import less, together, with_given
@@ -197,14 +199,17 @@ class Recommender(ServiceVerbs):
         """Learn from what people did since: histories, statistics and the people's side, without any tower.
 
         `interactions` as in a catalogue, of known or new people and items; what is stored already is passed over.
-        `users`: attributes and profiles that are new or have changed. `fine_tune` trains shortly besides. Whoever asks
+        `users`: attributes and profiles that are new or have changed. `fine_tune` trains shortly besides. An index is
+        not built anew; the report says where one should be. Whoever asks
         meanwhile is answered from the old state; a call that was cut off is made good by the next. `updating.update`
         has the details, and what it raises.
         """
         with self._writing:
             self._ready()  # What is loaded here answers until all tables are written.
+            index = index_at(index_path(self._store_uri, self._fitted().job.fingerprint))
             self._trained, self._scorer, report = update(self._fitted(), interactions, users=users, fine_tune=fine_tune)
-        return report
+        changed = report.items > 0 or report.fine_tune is not None
+        return replace(report, index_outdated=changed and index is not None and index.exists)
 
     def quantised(self) -> Recommender:
         """A recommender over the same store whose towers' linear layers have int8 weights; this one stays as it is.

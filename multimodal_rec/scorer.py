@@ -63,6 +63,11 @@ class Scorer:
         self._reader = self._reader_over(self._present, self._vectors)
 
     @property
+    def model(self) -> RecommenderModel:
+        """What scores."""
+        return self._model
+
+    @property
     def taken(self) -> Tensor:
         """Bool (item,): whether somebody took the item before the model was trained."""
         return self._present[:, -1]
@@ -231,11 +236,14 @@ class Scorer:
     @cached_property
     def shelf(self) -> Shelf:
         """What steps after the ranking read of these items."""
-        table = self.table
+        table, known = self.table, self.people.item_counts()
+        # Behind what is stored, raw items may stand, which nobody took.
+        counts = np.zeros(len(self.ids), dtype=np.int64)
+        counts[: len(known)] = known
         return Shelf(
             self.ids,
             table.embeddings,
-            self.people.item_counts(),
+            counts,
             attributes=table.attributes,
             columns=table.columns,
         )

@@ -54,6 +54,17 @@ class ReadsWishes(Protocol):
         ...
 
 
+def reads_wishes(model: RecommenderModel) -> bool:
+    """Whether a model reads text: by a tower of its own, or by a backbone that does."""
+    return "text" in model.towers or bool(_own_readers(model))
+
+
+def _own_readers(model: RecommenderModel) -> dict[str, ReadsWishes]:
+    """Modality but text → the backbone that reads text by itself."""
+    backbones = {name: model.tower(name).backbone for name in model.towers if name != "text"}
+    return {name: each for name, each in backbones.items() if isinstance(each, ReadsWishes) and each.reads_wishes}
+
+
 @final
 class WishSearch:
     """How well a table's items match wishes: their stored tokens alone, so that no tower but the wish's runs.
@@ -66,13 +77,7 @@ class WishSearch:
     def __init__(self, model: RecommenderModel, table: ItemTable) -> None:
         """Raises `ConfigError` where the model reads no text, or was trained without alignment."""
         self._model = model
-        self._own = {
-            name: backbone
-            for name in model.towers
-            if name != "text"
-            and isinstance(backbone := model.tower(name).backbone, ReadsWishes)
-            and backbone.reads_wishes
-        }
+        self._own = _own_readers(model)
         if "text" not in model.towers and not self._own:
             raise ConfigError(
                 f"this model reads no text: its towers are for {', '.join(model.towers) or 'nothing'}. Expected a text "
@@ -166,11 +171,12 @@ def blended(match: np.ndarray, taste: np.ndarray, share: float) -> np.ndarray:
     `taste`: ranking scores (1 or wish, item), brought to that scale here. Raises `ConfigError` for a share outside
     0 to 1.
     """
-    _check_share(share)
+    check_share(share)
     return ((1 - share) * match + share * standardised(taste)).astype(np.float32)
 
 
-def _check_share(taste: float) -> None:
+def check_share(taste: float) -> None:
+    """None where it is a share. Raises `ConfigError` outside 0 to 1."""
     if not 0 <= taste <= 1:
         raise ConfigError(f"taste is {taste}. Expected a share from 0 (the wish alone) to 1 (the person alone).")
 
@@ -189,7 +195,7 @@ def find(
     Scores are standardised over all items, so that what a query leaves out changes no score; its steps reorder each
     list. Raises as `Recommender.search` does.
     """
-    _check_share(asking.taste)
+    check_share(asking.taste)
     if query.shortlist is not None:
         raise ConfigError(
             f"Query.shortlist is {query.shortlist}: an index finds what a person takes, not what a wish means. "

@@ -38,6 +38,8 @@ class UpdateReport:
     """Until the new state answered."""
     fine_tune: FineTuneReport | None = None
     """What the fine-tune did, where one was asked for."""
+    index_outdated: bool = False
+    """Whether an index is kept beside the store that no longer has its items' embeddings: build it anew."""
 
     def to_dict(self) -> dict[str, Any]:
         """This report as plain JSON values."""
@@ -50,6 +52,8 @@ class UpdateReport:
         ]
         if self.not_embedded:
             lines.append(f"{len(self.not_embedded)} items are not embedded, such as '{self.not_embedded[0]}'")
+        if self.index_outdated:
+            lines.append("the index is of the items as they were: build it anew with recommender.build_index()")
         return "\n".join(lines if self.fine_tune is None else [*lines, str(self.fine_tune)])
 
 
@@ -80,7 +84,7 @@ def update(
     started = time.perf_counter()
     store = trained.store
     known = store.read_interactions()
-    events = _checked(interactions, trained, known)
+    events = checked_events(interactions, trained, known)
     num_new = store.append_interactions(events)
     if users is not None:
         store.write_users(users)
@@ -123,8 +127,11 @@ def _folded(trained: Trained) -> tuple[Trained, pd.DataFrame, dict[str, bool]]:
             return trained, log, first_taken
 
 
-def _checked(interactions: pd.DataFrame, trained: Trained, known: pd.DataFrame) -> pd.DataFrame:
-    """The interactions in normal form. Raises `CatalogueError` where they have defects or no place in the order."""
+def checked_events(interactions: pd.DataFrame, trained: Trained, known: pd.DataFrame) -> pd.DataFrame:
+    """The interactions in normal form; `known`: those that are stored.
+
+    Raises `CatalogueError` where they have defects or no place in the order.
+    """
     events, problems = check_interactions(interactions, trained.schema)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

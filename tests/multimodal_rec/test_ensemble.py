@@ -185,8 +185,8 @@ def test_steps_reorder_a_blend_as_they_reorder_a_members_list(first: Recommender
         member._ready().shelf.unit(np.array([member._ready().item_rows[i] for i in ("i4", "i6")]))
         for member in (first, second)
     ]
-    rows = np.array([both._members.place[i] for i in ("i4", "i6")])
-    near = both._members.shelf.unit(rows)
+    rows = np.array([both._now().place[i] for i in ("i4", "i6")])
+    near = both._now().shelf.unit(rows)
     assert near[0] @ near[1] == pytest.approx(np.mean([pair[0] @ pair[1] for pair in unit]), abs=1e-5)
 
 

@@ -71,6 +71,27 @@ def test_no_index_and_no_description(tmp_path: Path, items: np.ndarray) -> None:
         IndexFolder(tmp_path).read(items, "x")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": None}, r"describes no index \('format' is missing\)\. Expected what build_index wrote\. Build it"),
+        ({"format": 2}, r"has format 2: another version of this library wrote it\. Expected format 1\. Build it"),
+        ({"fingerprint": None}, r"describes no index \('fingerprint' is missing\)"),
+        ({"report": {}}, r"describes no index \(.*missing 9 required"),
+    ],
+)
+def test_a_description_of_another_kind(
+    tmp_path: Path, items: np.ndarray, changed: dict[str, object], message: str
+) -> None:
+    folder, _ = kept(tmp_path, items)
+    about = json.loads((tmp_path / "about.json").read_text()) | changed
+    (tmp_path / "about.json").write_text(
+        json.dumps({name: value for name, value in about.items() if value is not None})
+    )
+    with pytest.raises(StoreError, match=message):
+        folder.read(items, index_fingerprint(IDS, items, "m"))
+
+
 def test_a_broken_file_is_refused(tmp_path: Path, items: np.ndarray) -> None:
     folder, _ = kept(tmp_path, items)
     fingerprint = index_fingerprint(IDS, items, "m")

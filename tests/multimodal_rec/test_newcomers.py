@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import CatalogueError, ConfigError, ItemError
 from multimodal_rec.people import Person
 from multimodal_rec.recommender import Recommender
+from multimodal_rec.reranking import Explore, ExposureFloor, Group
 from multimodal_rec.retrieval import Query
 from tests.multimodal_rec.tiny import NUM_ITEMS
 
@@ -49,6 +52,13 @@ def test_a_row_that_is_stored_already_stands_in_its_place(own: Recommender, cata
     assert "i3" in own.recommend(["u0"], k=30, query=Query(exclude_seen=False, where={"genre": "jazz"}),
                                  new_items=changed).ids[0]  # fmt: skip
     assert "i3" not in own.similar_items(changed, k=14).ids[0]
+
+
+def test_a_step_reads_that_nobody_took_a_raw_item(own: Recommender, catalogue: Catalogue) -> None:
+    query = Query(exclude_seen=False, steps=(Explore(0.3, seed=1), ExposureFloor(Group(max_events=0), 0.5)))
+    found = own.recommend(["u0"], k=4, query=query, new_items=raw(catalogue, 5, 3))
+    assert {"n5", "n3"} <= set(found.ids[0])
+    assert Counter(str(item_id)[0] for item_id in found.ids[0]) == {"n": 2, "i": 2}
 
 
 def test_one_path_is_as_good_as_a_list_of_one(own: Recommender, catalogue: Catalogue) -> None:

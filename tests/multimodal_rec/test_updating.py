@@ -12,6 +12,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import CatalogueError, NotFittedError
+from multimodal_rec.fine_tuning import FineTune
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.rows import ItemTable
 from multimodal_rec.store import ItemStore
@@ -295,6 +296,24 @@ class TestWhole:
         np.testing.assert_allclose(state(first).tokens[place], state(alone).tokens[place], atol=1e-2)
         for recommender in (first, second, alone):
             recommender.close()
+
+
+@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1, held_back=0)])
+def test_an_index_that_is_of_the_items_as_they_were_is_told(
+    saved: Path, catalogue: Catalogue, tmp_path: Path, fine_tune: FineTune | None
+) -> None:
+    recommender = Recommender.load(saved, store=tmp_path / "store", device="cpu")
+    recommender.embed(catalogue.items)
+    new = events(("u0", "i3"), ("u5", "i6"))
+    assert not recommender.update(new).index_outdated, "there is none"
+    recommender.build_index()
+    unchanged = recommender.update(new)
+    assert not unchanged.index_outdated
+    assert "index" not in str(unchanged)
+    told = recommender.update(events(("u1", "i3"), start=LATER + 9), fine_tune=fine_tune)
+    assert told.index_outdated
+    assert "build it anew with recommender.build_index()" in str(told)
+    recommender.close()
 
 
 class TestRefusals:
