@@ -11,6 +11,7 @@ from fusion.parts import zero_absent
 from multimodal_rec.history import HistoryBatch
 
 _ROUNDS = 30
+_SMALLEST = 1e-8
 _PRIOR_PAIRS = 1_000.0
 """Pairs of events that say of every context that it changes nothing: what a few pairs say by chance stays small."""
 
@@ -92,6 +93,9 @@ def _rank_one(start: Tensor, moments: Tensor, alike: Tensor, pairs: Tensor) -> t
         left = torch.einsum("uia,ui,uib->ab", moments, other, moments)
         right = torch.einsum("uia,uij,uj->a", moments, alike, values)
         size = values.square().sum() / pairs.any(dim=2).sum().clamp(min=1)
+        if bool(size < _SMALLEST):
+            # Nothing of the start is left: where what one person takes is less alike than chance, no gate explains it.
+            break
         # Halfway, since whole steps may swing between two scales for ever.
         found = torch.linalg.solve(
             left + prior * size + 1e-6 * left.diagonal().mean() * torch.eye(len(gate), device=gate.device), right

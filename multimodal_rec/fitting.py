@@ -17,7 +17,7 @@ from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import PreparedMemory
 from multimodal_rec.model import RecommenderModel
 from multimodal_rec.preparation import training_data
-from multimodal_rec.training import Epoch, progress_bar, train
+from multimodal_rec.training import Epoch, progress_bar, read_gates, train
 from multimodal_rec.validation import Validator
 from multimodal_rec.vocabulary import Vocabulary
 
@@ -60,6 +60,7 @@ def fit_model(
         return made if made.usable else None
 
     judge = validator(late=False)
+    read_gates(model, data)
     epochs = train(model, data, config=config, training=training, validate=None if judge is None else judge.ndcg)
     features = data.behaviour.features
     if config.collaborative and len(data.weights):

@@ -70,8 +70,6 @@ def train(
     progress = LoopState(training.seed)
     checkpoint = _checkpoint(accelerator, data, config, training)
     best = None if checkpoint is None else resume(checkpoint, progress, model, data)
-    if not progress.epochs:
-        read_gates(model, data)
 
     with progress_bar(training) as bar:
         task = bar.add_task("train", total=training.epochs, completed=len(progress.epochs), note="")
@@ -233,7 +231,7 @@ def _num_tower_updates(data: TrainingData, training: TrainingConfig) -> int:
 
 @torch.no_grad()
 def read_gates(model: RecommenderModel, data: TrainingData) -> None:
-    """Start the gates of context from what pairs of one person's events say of them."""
+    """Start the gates of context, before any training, from what pairs of one person's events say of them."""
     if not data.events.context.any():
         return
     device = model.log_temperature.device

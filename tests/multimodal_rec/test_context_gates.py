@@ -91,3 +91,14 @@ def test_few_pairs_do_not_tell_contexts_apart() -> None:
     """Where contexts change nothing, few events must not seem to say that they do."""
     gates = context_gates(*_log(context="device", people=6, events=6))
     assert gates.weight[2].abs().max() < 0.3
+
+
+def test_people_who_take_only_what_is_unlike_leave_every_gate_open() -> None:
+    """What one person takes is less alike than chance: no gate explains that, and none is made of it."""
+    tokens = torch.tensor([1.0, -1.0]).view(2, 1, 1).expand(2, 1, DIM)
+    zeros, present = torch.zeros(40, 2), torch.ones(40, 2, dtype=torch.bool)
+    contexts = torch.ones(40, 2, 1)
+    history = HistoryBatch(torch.tensor([0, 1]).expand(40, 2), zeros.long(), zeros, zeros, zeros, contexts, present)
+    gates = context_gates(history, tokens, torch.ones(2, 1, dtype=torch.bool))
+    assert torch.equal(gates.bias, torch.ones(1))
+    assert torch.equal(gates.weight, torch.zeros(1, 1))

@@ -171,8 +171,13 @@ def test_each_tower_learns_at_its_own_rate_and_decay(bert: Path, catalogue: Cata
     config = replace(config, towers=dict(config.towers) | {"image": image})
     model, data = ready_to_train(catalogue, config)
     training = replace(CPU, learning_rate=0.25)
-    rest, *towers = parameter_groups(Objective(model, data, config, training), config, training)
+    rest, *towers, gates = parameter_groups(Objective(model, data, config, training), config, training)
     assert rest["lr"] == 0.25
+    assert ({id(weight) for weight in gates["params"]}, gates["lr"], gates["weight_decay"]) == (
+        {id(weight) for weight in model.query.gate.parameters()},
+        0.025,
+        0.0,
+    )
     of_image = {id(weight) for weight in model.tower("image").backbone_parameters()}
     images = [group for group in towers if {id(weight) for weight in group["params"]} <= of_image]
     texts = [group for group in towers if not {id(weight) for weight in group["params"]} <= of_image]
@@ -186,7 +191,7 @@ def test_each_tower_learns_at_its_own_rate_and_decay(bert: Path, catalogue: Cata
     assert rates[f"blocks.{depth - 1}.mlp.fc1.weight"] == 0.25
     assert rates["blocks.0.mlp.fc1.weight"] == 0.5 ** (depth + 1)
     assert rates["patch_embed.proj.weight"] == 0.5 ** (depth + 2)
-    grouped = [id(weight) for group in (rest, *towers) for weight in group["params"]]
+    grouped = [id(weight) for group in (rest, *towers, gates) for weight in group["params"]]
     assert sorted(grouped) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
 
 
