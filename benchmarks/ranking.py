@@ -3,10 +3,9 @@
     python benchmarks/ranking.py --source ../shared/data --out runs/ranking
     python benchmarks/ranking.py --tasks movielens-last --seeds 0 1 2
 
-Tasks and rivals are those of `benchmarks/baselines.py`, where their protocols stand, and `amazon-*`: each person's last
-product out, the one before for validation. Epochs, weights of the blend and the rivals' settings are chosen on
-validation; the test is read once a run. A run is two files in `--out`, one value a person and what it took; what is
-there is not run again, delete it to start over.
+Tasks and rivals are those of `benchmarks/baselines.py`, where their protocols stand. Epochs, weights of the blend and
+the rivals' settings are chosen on validation; the test is read once a run. A run is two files in `--out`, one value a
+person and what it took; what is there is not run again, delete it to start over.
 """
 
 from __future__ import annotations
