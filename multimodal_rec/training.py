@@ -236,6 +236,8 @@ def read_gates(model: RecommenderModel, data: TrainingData) -> None:
         return
     device = model.log_temperature.device
     users = np.unique(data.events.user_index[data.weights > 0])
+    if not len(users):
+        return
     users = users[:: -(-len(users) // _MOST_PEOPLE)]
     history = data.histories.collate([data.histories.latest(int(user)) for user in users]).to(device)
     tokens, present = model.tokens(data.items.to(device))

@@ -20,7 +20,7 @@ from multimodal_rec.rates import parameter_groups
 from multimodal_rec.recommender import Recommender
 from multimodal_rec.schema import Schema
 from multimodal_rec.steps import Objective
-from multimodal_rec.training import Epoch, make_accelerator, train
+from multimodal_rec.training import Epoch, make_accelerator, read_gates, train
 from tests.multimodal_rec.tiny import CPU, ready_to_train, tiny_config, without_interactions, write_catalogue
 
 
@@ -147,6 +147,16 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(bert: Path, catalogue:
     state = model.state_dict()
     moved = [name for name in state if not torch.equal(state[name], states[1][name])]
     assert moved in ([], ["query.centre"])  # set once more, after the towers' memory is brought up to date
+
+
+def test_gates_are_read_from_what_people_like_alone(bert: Path, catalogue: Catalogue) -> None:
+    model, data = ready_to_train(catalogue, tiny_config(bert))
+    assert data.events.context.any()
+    before = model.query.gate.weight.clone()
+    read_gates(model, replace(data, weights=-np.abs(data.weights)))
+    assert torch.equal(model.query.gate.weight, before), "nobody liked anything"
+    read_gates(model, data)
+    assert not torch.equal(model.query.gate.weight, before)
 
 
 def test_after_training_the_memory_is_what_the_towers_give(bert: Path, catalogue: Catalogue) -> None:
