@@ -139,11 +139,8 @@ class RecommenderMember:
 class Members:
     """All of them by name, and the contexts and people that any of them reads."""
 
-    def __init__(
-        self, by_name: Mapping[str, RecommenderMember | ItemColumn], recommenders: Sequence[Recommender]
-    ) -> None:
+    def __init__(self, by_name: Mapping[str, RecommenderMember | ItemColumn]) -> None:
         self.by_name = dict(by_name)
-        self._recommenders = list(recommenders)
 
     @classmethod
     def of(cls, given: Mapping[str, Recommender | pd.Series | Mapping[str, float]]) -> Members:
@@ -159,10 +156,10 @@ class Members:
                     f"member '{name}' is a {type(member).__name__}. Expected a Recommender, or a Series or dict of "
                     "numbers by item id."
                 )
-        recommenders = [member for member in given.values() if isinstance(member, Recommender)]
-        if not recommenders:
+        members = cls(found)
+        if not members.recommenders:
             raise ConfigError(f"none of the members ({', '.join(given) or 'none'}) is a Recommender. Give one.")
-        return cls(found, recommenders)
+        return members
 
     @property
     def recommenders(self) -> dict[str, Recommender]:
@@ -172,7 +169,7 @@ class Members:
     @cached_property
     def context_columns(self) -> tuple[str, ...]:
         """The context columns that any recommender reads."""
-        readers = [recommender._fitted().vocabulary.context.columns for recommender in self._recommenders]
+        readers = [recommender._fitted().vocabulary.context.columns for recommender in self.recommenders.values()]
         return tuple(dict.fromkeys(name for columns in readers for name in columns))
 
     def contexts(self, context: Context, num_rows: int) -> pd.DataFrame:
@@ -215,7 +212,7 @@ class Members:
                 f"this part gives {len(test.part.given)} interactions along with its questions, as a split of cold "
                 "users does. Expected a part that asks of people the members know. Evaluate the members alone."
             )
-        logs = [known_before(recommender._fitted(), test, "full") for recommender in self._recommenders]
+        logs = [known_before(recommender._fitted(), test, "full") for recommender in self.recommenders.values()]
         return pd.concat(logs, ignore_index=True).drop_duplicates(["user_id", "item_id"], ignore_index=True)
 
 

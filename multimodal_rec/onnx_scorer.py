@@ -14,9 +14,9 @@ from multimodal_rec.people import Person
 from multimodal_rec.scorer import Scorer
 
 ABOUT = "onnx.json"
+"""The file that names the graphs of a folder, their tensors and their fingerprints."""
 FORMAT = 1
 """Of that file and the graphs that it names."""
-"""The file that names the graphs of a folder, their tensors and their fingerprints."""
 _BATCH = 256
 
 

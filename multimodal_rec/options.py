@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
+
+_Text = TypeVar("_Text", str, list[str])
 
 CatalogueFolder = Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Folder with a catalogue.toml.")]
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `train --out` wrote.")]
@@ -51,23 +54,28 @@ def _check_context(pairs: list[str] | None) -> list[str]:
 
 def _check_steps(steps: list[str] | None) -> list[str]:
     if steps:
-        from multimodal_rec.errors import ConfigError
         from multimodal_rec.reranking.notation import step_of
 
         for step in steps:
-            try:
-                step_of(step)
-            except ConfigError as error:
-                raise typer.BadParameter(str(error)) from error
+            _check_read(step_of, step)
     return steps or []
 
 
 def _check_filters(pairs: list[str] | None) -> list[str]:
-    for pair in pairs or []:
-        name, _, value = pair.partition("=")
-        if not name or not value:
-            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE, such as genre=jazz.")
+    if pairs:
+        from multimodal_rec.reranking.notation import filters_of
+
+        _check_read(filters_of, pairs)
     return pairs or []
+
+
+def _check_read(reader: Callable[[_Text], object], text: _Text) -> None:
+    from multimodal_rec.errors import ConfigError
+
+    try:
+        reader(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def situation(pairs: list[str] | None) -> dict[str, object] | None:

@@ -143,24 +143,24 @@ def _query(
 
 
 def _listed(found: Recommendations) -> list[dict[str, object]]:
-    """The items of each row, without the empty places behind them, and why the row is short where it is."""
+    """The items of each row, and why the row is short where it is."""
     return [
-        {
-            "items": [
-                {"item": item_id, "score": float(value)}
-                for item_id, value in zip(ids, scores, strict=True)
-                if item_id is not None
-            ],
-            "reason": reason,
-        }
-        for ids, scores, reason in zip(found.ids, found.scores, found.reasons, strict=True)
+        {"items": [{"item": item_id, "score": value} for item_id, value in items], "reason": reason}
+        for items, reason in zip(_items(found), found.reasons, strict=True)
+    ]
+
+
+def _items(found: Recommendations) -> list[list[tuple[str, float]]]:
+    """The items of each row with their scores, without the empty places behind them."""
+    return [
+        [(item_id, float(value)) for item_id, value in zip(*row, strict=True) if item_id is not None]
+        for row in zip(found.ids, found.scores, strict=True)
     ]
 
 
 def _write_lists(terminal: Terminal, titles: Sequence[str], found: Recommendations) -> None:
-    for title, ids, scores, reason in zip(titles, found.ids, found.scores, found.reasons, strict=True):
-        shown = [(item_id, float(value)) for item_id, value in zip(ids, scores, strict=True) if item_id is not None]
-        numbered = [(place, *item) for place, item in enumerate(shown, start=1)]
+    for title, items, reason in zip(titles, _items(found), found.reasons, strict=True):
+        numbered = [(place, *item) for place, item in enumerate(items, start=1)]
         terminal.write_table(title, ("rank", "item", "score"), numbered)
         if reason is not None:
             terminal.write_line(reason)

@@ -53,10 +53,7 @@ def pools_of(
     The best `query.pool` items that may be shown, at least k, and for each step that wants items of a kind the best k
     of those. `excluded`: rows a person to leave out. Errors as of `top_k`.
     """
-    readers = [
-        Reader(person_name(person), scorer.people.seen(person), left_out)
-        for person, left_out in zip(people, excluded, strict=True)
-    ]
+    readers = [_reader(scorer, person, left_out) for person, left_out in zip(people, excluded, strict=True)]
     return _pools(scorer.shelf, readers, scores, k=k, query=query, allowed=query.allowed_mask(scorer.table))
 
 
@@ -80,9 +77,7 @@ def _pools(
         usable[np.fromiter(reader.excluded, dtype=np.int64)] = -np.inf
         wanted = [best_rows(np.where(mask, usable, np.float32(-np.inf)), k) for mask in masks]
         rows = np.unique(np.concatenate([best_rows(usable, max(k, query.pool)), *wanted]))
-        rows = rows[np.argsort(-row[rows], kind="stable")]
-        taken = np.array(sorted(reader.taken), dtype=np.int64)
-        pools.append(Candidates(shelf, rows, row[rows], taken=taken, person=reader.name))
+        pools.append(_candidates(shelf, reader, rows[np.argsort(-row[rows], kind="stable")], row))
     return pools
 
 
@@ -93,7 +88,7 @@ def found_after(scorer: Scorer, people: Sequence[str | Person], found: TopK, *, 
         rows = np.array([scorer.item_rows[item_id] for item_id in ids if item_id is not None], dtype=np.int64)
         by_row = np.full(len(scorer.ids), -np.inf, dtype=np.float32)
         by_row[rows] = scores[: len(rows)]
-        pools.append(_candidates(scorer, person, rows, by_row))
+        pools.append(_candidates(scorer.shelf, _reader(scorer, person), rows, by_row))
     return _lists(pools, query.steps, k)
 
 
@@ -104,9 +99,13 @@ def after_steps(candidates: Candidates, steps: Sequence[Step], k: int) -> Candid
     return candidates.take(np.arange(min(k, len(candidates))))
 
 
-def _candidates(scorer: Scorer, person: str | Person, rows: np.ndarray, scores: np.ndarray) -> Candidates:
-    taken = np.array(sorted(scorer.people.seen(person)), dtype=np.int64)
-    return Candidates(scorer.shelf, rows, scores[rows], taken=taken, person=person_name(person))
+def _reader(scorer: Scorer, person: str | Person, excluded: Collection[int] = ()) -> Reader:
+    return Reader(person_name(person), scorer.people.seen(person), excluded)
+
+
+def _candidates(shelf: Shelf, reader: Reader, rows: np.ndarray, scores: np.ndarray) -> Candidates:
+    taken = np.array(sorted(reader.taken), dtype=np.int64)
+    return Candidates(shelf, rows, scores[rows], taken=taken, person=reader.name)
 
 
 def person_name(person: str | Person) -> str:
