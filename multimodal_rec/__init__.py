@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multimodal_rec.builders import build_tower
     from multimodal_rec.catalogue import Catalogue
-    from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+    from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
     from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
     from multimodal_rec.costs import TowerCost, tower_costs
     from multimodal_rec.defaults import default_config
@@ -104,6 +104,7 @@ __all__ = [
     "SequenceConfig",
     "SplitError",
     "StoreError",
+    "TasteConfig",
     "TowerConfig",
     "TowerCost",
     "TrainingConfig",
@@ -155,6 +156,7 @@ _HOMES = {
     "RecommenderConfig": "config",
     "Schema": "schema",
     "SequenceConfig": "collaborative.settings",
+    "TasteConfig": "collaborative.settings",
     "TowerConfig": "config",
     "TowerCost": "costs",
     "TrainingConfig": "config",

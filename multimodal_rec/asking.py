@@ -24,8 +24,8 @@ class Asked(NamedTuple):
     queries: Tensor
     """(person, part, dim)."""
     sides: Tensor | None
-    """The people's side of the collaborative scores, (person, score dim), which read all that a person did, in whatever
-    context; None without such."""
+    """The people's side of the collaborative scores, (person, score dim), which read all that a person did; None
+    without such."""
 
     def of(self, chosen: slice) -> Asked:
         """Some of them alone."""
@@ -38,7 +38,7 @@ class _Read(NamedTuple):
     taste: Taste
     person: Tensor
     sides: Tensor | None
-    """Before the level, which depends on the context."""
+    """As `Blend.people` gives them, whatever the context."""
 
     def of(self, place: int) -> _Read:
         chosen = slice(place, place + 1)
@@ -81,7 +81,7 @@ class PeopleReader:
         queries, blend = self._model.query.ask(read.taste, read.person, context), self._model.blend
         if blend is None or read.sides is None:
             return Asked(queries, None)
-        return Asked(queries, blend.levelled(self._model.fused_side(queries), read.sides))
+        return Asked(queries, blend.asked(self._model.fused_side(queries), read.sides, context))
 
     def _read_before(self, people: Sequence[str | Person]) -> _Read:
         found = [self._remembered.get(person) if isinstance(person, str) else None for person in people]
@@ -116,6 +116,7 @@ class PeopleReader:
             whole = whole._replace(present=torch.zeros_like(whole.present))
         if "context" in self._hidden:
             history = history._replace(context=torch.zeros_like(history.context))
+            whole = whole._replace(context=torch.zeros_like(whole.context))
         person = self._people.features(people).to(device)
         taste = self._model.query.taste(history, self._tokens, self._present)
         blend = self._model.blend

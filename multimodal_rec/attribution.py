@@ -128,11 +128,16 @@ class Explainer:
         whole = self._people.histories([person], whole=True).to(device)
         sides = None
         if self._model.blend is not None:
-            # Read without the context: one side with the history, and one without.
-            nothing = whole._replace(present=torch.zeros_like(whole.present))
-            both = [self._model.blend.people(events, self._vectors, features) for events in (nothing, whole)]
-            sides = torch.cat(both)[states[:, 0].long()]
-            sides = self._model.blend.levelled(self._model.fused_side(queries), sides)
+            blend = self._model.blend
+            # Most scores read no context: one side with the history, and one without.
+            asked = range(len(states)) if blend.turns else [0, len(states) - 1]
+            events = type(whole)(*(tensor.expand(len(asked), *tensor.shape[1:]) for tensor in whole))
+            events = events._replace(
+                present=events.present & states[asked][:, [0]], context=events.context * told[asked].unsqueeze(1)
+            )
+            sides = blend.people(events, self._vectors, features.expand(len(asked), -1))
+            sides = sides if blend.turns else sides[states[:, 0].long()]
+            sides = blend.asked(self._model.fused_side(queries), sides, inputs.context)
         return _Asked(["history", *groups], queries, sides, QueryInput(whole, features, context))
 
     def _worth(self, row: int, here: list[int], asked: _Asked) -> np.ndarray:
@@ -151,7 +156,8 @@ class Explainer:
         blend = self._model.blend
         if blend is not None and asked.sides is not None:
             content = torch.where(shown[:, :-1].unsqueeze(-1), self._content[row], self._mean_content)
-            vectors = blend.vectors(content, there[:, :-1], self._vectors[[row]].expand(len(shown), -1), shown[:, -1])
+            learned = blend.beside_content(self._vectors[[row]]).expand(len(shown), -1)
+            vectors = blend.vectors(content, there[:, :-1], learned, shown[:, -1])
             scores = scores * blend.own(there[:, -1]) + asked.sides @ blend.items(vectors, there[:, -1]).T
         return scores.T.double().cpu().numpy()
 

@@ -25,7 +25,9 @@ from multimodal_rec.collaborative.settings import (
     CollaborativeSettings,
     GraphConfig,
     SequenceConfig,
+    TasteConfig,
 )
+from multimodal_rec.collaborative.taste_fitting import fit_taste
 from multimodal_rec.fields import FieldEncoder
 from multimodal_rec.model import ItemFeatures, RecommenderModel
 from multimodal_rec.placing import place
@@ -68,6 +70,7 @@ def blend_in(
     log = log_of(data, model, details)
     scores: dict[str, CollaborativeScore] = {}
     epochs: dict[str, int] = {}
+    maps: list[ContentMap] = []
     for name, config in settings.items():
         validate = None
         if choice is None and validator is not None and validator.people_of("known"):
@@ -75,7 +78,7 @@ def blend_in(
         after = None if choice is None else choice.epochs[name]
         fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
         scores[name], epochs[name] = fitted.score, fitted.epochs
-    maps = [_map(score, log, data.behaviour.present) for score in scores.values()]
+        maps.append(_map(fitted, log, data.behaviour.present))
     expectation = Expectation.of(maps, log.content, details=details)
     blend = Blend(scores, expectation, fused_dim=model.fused_dim).to(model.log_temperature.device)
     model.blend = blend
@@ -96,7 +99,10 @@ def blend_in(
     return Choice(epochs, blend.weights.clone(), float(blend.placement.height) if blend.placement.learned else None)
 
 
-def _map(score: CollaborativeScore, log: Log, taken: np.ndarray) -> ContentMap:
+def _map(fitted: Fitted, log: Log, taken: np.ndarray) -> ContentMap:
+    score = fitted.score
+    if fitted.content is not None:
+        return fitted.content
     alone = score.popularity_columns if isinstance(score, ItemItemScore) else ()
     return ContentMap.fit(log.content, score.vectors.cpu().numpy(), taken, alone=alone)
 
@@ -138,6 +144,8 @@ def _fit(
         return fit_sequence(log, config, validate=validate, on_epoch=told, stop_after=after)
     if isinstance(config, GraphConfig):
         return fit_graph(log, config, validate=validate, on_epoch=told, stop_after=after)
+    if isinstance(config, TasteConfig):
+        return fit_taste(log, config, validate=validate, on_epoch=told, stop_after=after)
     score = ItemItemScore.fit(log, config, event_weights=model.shape.event_weights)
     return Fitted(score, 0, None)
 
@@ -161,9 +169,10 @@ def _alone(validator: Validator) -> Callable[[CollaborativeScore], float]:
         vectors[: len(score.vectors)] = score.vectors
         items = score.items(vectors)
 
-        def score_people(scorer: Scorer, people: Sequence[str], _: np.ndarray) -> np.ndarray:
+        def score_people(scorer: Scorer, people: Sequence[str], contexts: np.ndarray) -> np.ndarray:
             history = scorer.people.histories(people, whole=True)
-            return (score.people(history, vectors, scorer.people.features(people)) @ items.T).numpy()
+            sides = score.people(history, vectors, scorer.people.features(people))
+            return (score.turned(sides, torch.from_numpy(contexts)) @ items.T).numpy()
 
         return validator.ndcg_of(score_people, scorer)
 

@@ -17,7 +17,8 @@ from multimodal_rec.collaborative.item_item import ItemItemScore
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.collaborative.sequence import SequenceEncoder
 from multimodal_rec.collaborative.sequence_score import SequenceScore
-from multimodal_rec.collaborative.settings import GraphConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import GraphConfig, SequenceConfig, TasteConfig
+from multimodal_rec.collaborative.taste_score import TasteScore
 from multimodal_rec.config import MODALITIES, RecommenderConfig, TowerConfig
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModelShape, RecommenderModel
@@ -125,6 +126,18 @@ def build_blend(
             scores[name] = SequenceScore(SequenceEncoder.of(settings), num_items=0, **sizes)
         elif isinstance(settings, GraphConfig):
             scores[name] = GraphScore(0, settings.dim, temperature=settings.temperature, taking=own["taking"])
+        elif isinstance(settings, TasteConfig):
+            num_parts, context_width = own["gate_weight"].shape
+            scores[name] = TasteScore(
+                0,
+                num_parts=num_parts,
+                dim=settings.dim,
+                num_unexplained=settings.num_unexplained,
+                context_width=context_width,
+                num_alternatives=len(own["alternatives"]),
+                speaks=own["speaks"],
+                window=settings.window,
+            )
         else:
             scores[name] = ItemItemScore(0, len(own["speaks"]), rank=settings.rank)
     details = AttributeDetails(vocabulary.attributes.columns)

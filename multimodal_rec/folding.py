@@ -102,7 +102,7 @@ class Folding:
             none_learned = torch.zeros(len(rows), vectors.shape[1], device=device)
             with torch.inference_mode():
                 expected = blend.vectors(content, present, none_learned, nobody)
-            vectors[fresh] = expected.float().cpu().numpy()
+            vectors[fresh] = blend.beside_content(expected).float().cpu().numpy()
         for place, item_id in enumerate(ids):
             if item_id in self.behaviour:
                 vectors[place] = self.behaviour[item_id][width:]

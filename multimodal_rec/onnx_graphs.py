@@ -109,7 +109,8 @@ class ScoreGraph(nn.Module):
         if self.blend is None:
             return {"scores": scores, "queries": flat}
         whole = _history(tensors, "whole")
-        sides = self.blend.levelled(flat, self.blend.people(whole, tensors["taken_vectors"], tensors["person"]))
+        sides = self.blend.people(whole, tensors["taken_vectors"], tensors["person"])
+        sides = self.blend.asked(flat, sides, tensors["context"])
         scores = scores * self.blend.own(item_present[:, -1]) + sides @ tensors["item_sides"].T
         return {"scores": scores, "queries": torch.cat([flat, sides], dim=1)}
 

@@ -104,8 +104,10 @@ def query_tensors(
         kept = {"kind": whole.kind, "value": whole.value, "age_days": whole.age_days, "present": whole.present}
         arrays = {f"whole_{name}": tensor.numpy() for name, tensor in kept.items()}
         arrays["whole_item"] = index[history.present.numel() :].reshape(whole.present.shape)
+        if scorer.model.blend is not None and scorer.model.blend.turns:
+            arrays["whole_context"] = whole.context.numpy()
         room = ((0, 0), (0, max(0, least - whole.present.shape[1])))
-        tensors |= {name: np.pad(array, room) for name, array in arrays.items()}
+        tensors |= {name: np.pad(array, [*room, (0, 0)][: array.ndim]) for name, array in arrays.items()}
         tensors["taken_vectors"] = scorer.item_vectors[taken]
     return tensors
 

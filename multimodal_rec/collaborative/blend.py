@@ -12,7 +12,6 @@ from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.item_item import ItemItemScore
 from multimodal_rec.collaborative.placement import Placement
 from multimodal_rec.collaborative.score import CollaborativeScore
-from multimodal_rec.collaborative.sequence_score import SequenceScore
 from multimodal_rec.history import HistoryBatch
 
 
@@ -38,7 +37,16 @@ class Blend(nn.Module):
     @property
     def learned(self) -> Tensor:
         """What was learned of the items of the training log, (item, width); gone once they are embedded."""
-        return torch.cat([score.vectors for score in self._scores()], dim=1)
+        return self.beside_content(torch.cat([score.vectors for score in self._scores()], dim=1))
+
+    def beside_content(self, vectors: Tensor) -> Tensor:
+        """`vectors` (item, width), 0 where an item's number is what its content says anyway: what is kept of them."""
+        return vectors * ~self._said_by_content(vectors.device)
+
+    @property
+    def turns(self) -> bool:
+        """Whether a score reads the context, in the history as in the question."""
+        return any(score.turns for score in self._scores())
 
     @property
     def width(self) -> int:
@@ -48,8 +56,7 @@ class Blend(nn.Module):
     @property
     def dim(self) -> int:
         """How many numbers either side of all scores has."""
-        taken = torch.ones(0, dtype=torch.bool, device=self.weights.device)
-        return self.items(self.weights.new_zeros(0, self.width), taken).shape[1]
+        return sum(self._dims()) + 1
 
     @property
     def popularity_columns(self) -> tuple[int, ...]:
@@ -65,16 +72,18 @@ class Blend(nn.Module):
     @property
     def least_events(self) -> int:
         """How long histories are at least, padding counted, where a graph is made that takes them of any length."""
-        return max([1, *(score.encoder.max_events for score in self._scores() if isinstance(score, SequenceScore))])
+        return max([1, *(score.least_events for score in self._scores())])
 
     def vectors(self, content: Tensor, present: Tensor, vectors: Tensor, taken: Tensor) -> Tensor:
-        """What each item is to the scores, (item, width): `vectors` where taken, else what its content says.
+        """What each item is to the scores, (item, width): `vectors` where taken, else what its content says, which
+        some numbers are in either case.
 
         `content`: (item, part, rank) of the parts that the content map reads, `present`: bool (item, part); `taken`:
         bool (item,).
         """
         expected = self.content.expand((content * present.unsqueeze(-1)).sum(dim=1))
-        return torch.where(taken.unsqueeze(1), vectors, expected)
+        known = vectors + expected * self._said_by_content(vectors.device)
+        return torch.where(taken.unsqueeze(1), known, expected)
 
     def items(self, vectors: Tensor, taken: Tensor) -> Tensor:
         """The items' side of all scores, weighed, (item, dim)."""
@@ -94,11 +103,14 @@ class Blend(nn.Module):
         sides = [score.people(history, part, person) for score, part in parts]
         return torch.cat(sides, dim=1)
 
-    def levelled(self, fused: Tensor, sides: Tensor) -> Tensor:
-        """The people's side of all scores, (person, dim).
+    def asked(self, fused: Tensor, sides: Tensor, context: Tensor) -> Tensor:
+        """The people's side of all scores in contexts (person, context width), (person, dim).
 
         `fused`: (person, fused dim), what the fused parts of items are multiplied by; `sides`: as `people` gives them.
         """
+        if self.turns:
+            parts = zip(self._scores(), sides.split(self._dims(), dim=1), strict=True)
+            sides = torch.cat([score.turned(part, context) for score, part in parts], dim=1)
         level = self.placement(torch.cat([fused, sides], dim=1))
         return torch.cat([sides, level.unsqueeze(1)], dim=1)
 
@@ -113,6 +125,15 @@ class Blend(nn.Module):
 
     def _scores(self) -> list[CollaborativeScore]:
         return [cast(CollaborativeScore, score) for score in self.scores.values()]
+
+    def _dims(self) -> list[int]:
+        nothing = self.weights.new_zeros(0, self.width)
+        return [score.items(part).shape[1] for score, part in zip(self._scores(), self._split(nothing), strict=True)]
+
+    def _said_by_content(self, device: torch.device) -> Tensor:
+        """Bool (width,)."""
+        columns = [torch.arange(score.width, device=device) < score.content_columns for score in self._scores()]
+        return torch.cat(columns)
 
     def _split(self, vectors: Tensor) -> tuple[Tensor, ...]:
         return vectors.split([score.width for score in self._scores()], dim=1)

@@ -104,6 +104,13 @@ class ContentMap(nn.Module):
         place = self.names.index(name)
         return features @ getattr(self, f"weight_{place}") + getattr(self, f"bias_{place}")
 
+    def set_block(self, name: str, weight: Tensor, bias: Tensor, *, first: int) -> None:
+        """None; what a block adds to the numbers from column `first` on: features times `weight` (block width, column)
+        and `bias` (column,)."""
+        place, columns = self.names.index(name), slice(first, first + len(bias))
+        getattr(self, f"weight_{place}")[:, columns] = weight
+        getattr(self, f"bias_{place}")[columns] = bias
+
     def _take(self, columns: Sequence[int], blocks: Sequence[_Prepared], weights: np.ndarray) -> None:
         """None; takes over weights (feature, column) of prepared features as weights of what the features were."""
         bounds = np.cumsum([block.features.shape[1] for block in blocks])[:-1]

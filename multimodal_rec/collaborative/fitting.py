@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from multimodal_rec.collaborative.content_map import ContentMap
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.collaborative.settings import CollaborativeConfig
 
@@ -34,6 +35,10 @@ class Learner(nn.Module, ABC, Generic[_Score]):
     def refresh(self) -> None:
         """None; writes what the weights make of the log's items into `score.vectors`."""
 
+    def content_map(self) -> ContentMap | None:
+        """What content says of an item's vectors, where that is learned with them; None where it is to be found out."""
+        return None
+
 
 class Fitted(NamedTuple):
     """A trained score and how it came about."""
@@ -43,6 +48,8 @@ class Fitted(NamedTuple):
     """Passes after which the weights were what they are."""
     value: float | None
     """What validation said of them; None where nobody validated."""
+    content: ContentMap | None = None
+    """As of `Learner.content_map`."""
 
 
 def fit(
@@ -95,7 +102,8 @@ def fit(
                 break
         if best_epoch:
             learner.load_state_dict(kept)
-        return Fitted(_ready(learner).requires_grad_(False), best_epoch or epoch, best if best_epoch else None)
+        score = _ready(learner).requires_grad_(False)
+        return Fitted(score, best_epoch or epoch, best if best_epoch else None, learner.content_map())
 
 
 def _ready(learner: Learner[_Score]) -> _Score:

@@ -64,6 +64,21 @@ class CollaborativeScore(nn.Module, ABC):
         """How many numbers an item is."""
         return self.vectors.shape[1]
 
+    @property
+    def content_columns(self) -> int:
+        """How many of an item's numbers, the first ones, its content says, whether somebody took it or not."""
+        return 0
+
+    @property
+    def turns(self) -> bool:
+        """Whether `turned` does anything."""
+        return False
+
+    @property
+    def least_events(self) -> int:
+        """How long histories are at least, padding counted, where a graph is made that takes them of any length."""
+        return 1
+
     @abstractmethod
     def items(self, vectors: Tensor) -> Tensor:
         """The side of items, (item, dim), from (item, width)."""
@@ -75,3 +90,11 @@ class CollaborativeScore(nn.Module, ABC):
         `history`: whole histories that index `vectors` (item, width); `person`: encoded attributes (person, person
         width).
         """
+
+    def turned(self, people: Tensor, context: Tensor) -> Tensor:
+        """The side of people in contexts, (person, dim), from what `people` gave of them: here the same in all.
+
+        `context`: encoded, (person, context width).
+        """
+        del context
+        return people

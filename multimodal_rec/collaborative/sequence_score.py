@@ -45,6 +45,11 @@ class SequenceScore(CollaborativeScore):
         self.register_buffer("_gap_ends", torch.tensor(GAP_SECONDS), persistent=False)
         self.register_buffer("_value_ends", torch.tensor(VALUES), persistent=False)
 
+    @property
+    def least_events(self) -> int:
+        """As many as the encoder reads."""
+        return self.encoder.max_events
+
     def items(self, vectors: Tensor) -> Tensor:
         """The side of items, (item, dim): the vectors themselves."""
         return vectors

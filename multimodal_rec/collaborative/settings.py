@@ -113,6 +113,44 @@ class GraphConfig(CollaborativeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TasteConfig(CollaborativeConfig):
+    """The taste score's sizes and training."""
+
+    dim: int = 4
+    """Directions of each kind of content in which tastes differ."""
+    num_unexplained: int = 4
+    """Directions in which items differ beside what their content says."""
+    num_directions: int = 48
+    """Principal directions of each kind of content that are read."""
+    num_alternatives: int = 512
+    """Items that a person is taken to have chosen among, wherever their taste is inferred."""
+    window: int = 100
+    """At most so many of a person's last events are read."""
+    content_prior: float = 6.0
+    """λ of the maps from content, whose rows have a mean square of 1."""
+    unexplained_prior: float = 6.0
+    """λ of what content does not say."""
+    popularity_prior: float = 2.0
+    """λ of what popularity is more than the logarithm of a count."""
+    learning_rate: float = 0.05
+    last_rate: float = 0.02
+    epochs: int = 30
+    every: int = 3
+    patience: int = 4
+    events_a_step: int = 512
+    """About how many events a step reads."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least_one("num_unexplained", "num_directions", "num_alternatives", "window", "events_a_step")
+        if min(self.content_prior, self.unexplained_prior, self.popularity_prior) < 0:
+            raise ConfigError(
+                f"content_prior is {self.content_prior}, unexplained_prior {self.unexplained_prior} and "
+                f"popularity_prior {self.popularity_prior}. Expected at least 0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemItemConfig:
     """How weights from item to item are solved for."""
 
@@ -130,11 +168,12 @@ class ItemItemConfig:
             )
 
 
-CollaborativeSettings = SequenceConfig | GraphConfig | ItemItemConfig
+CollaborativeSettings = SequenceConfig | GraphConfig | ItemItemConfig | TasteConfig
 
 SETTINGS: dict[str, type[CollaborativeSettings]] = {
     "sequence": SequenceConfig,
     "graph": GraphConfig,
     "item_item": ItemItemConfig,
+    "taste": TasteConfig,
 }
 """Name of a collaborative score → the class of its settings."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
 from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import CatalogueError, ConfigError
 from multimodal_rec.people import Person
@@ -25,9 +25,10 @@ SMALL = {
     "sequence": SequenceConfig(dim=8, epochs=3, window=6, events_a_step=64),
     "graph": GraphConfig(dim=8, epochs=4, every=1, num_neighbours=2),
     "item_item": ItemItemConfig(rank=4, strength=5.0),
+    "taste": TasteConfig(dim=2, num_unexplained=2, epochs=3, every=1, events_a_step=64, window=6, num_alternatives=16),
 }
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
-WIDTH = 8 + 2 * 8 + (2 * 4 + 1)
+WIDTH = 8 + 2 * 8 + (2 * 4 + 1) + (3 * 2 + 2 + 1)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,11 @@ def part_scores(recommender: Recommender, weights: list[list[float]], people: li
 
 def test_a_blended_score_is_the_weighed_sum_of_its_parts(blended: Recommender) -> None:
     people = ["u0", "u3", "u7"]
-    alone = [part_scores(blended, [[float(column == own) for column in range(4)]] * 2, people) for own in range(4)]
-    for first, second in [(0, 1), (1, 2), (2, 3)]:
+    alone = [part_scores(blended, [[float(column == own) for column in range(5)]] * 2, people) for own in range(5)]
+    for first, second in [(0, 1), (1, 2), (2, 3), (3, 4)]:
         assert not np.allclose(alone[first], alone[second], atol=1e-2)
-    together = part_scores(blended, [[0.5, 2.0, 1.0, 0.25]] * 2, people)
-    expected = 0.5 * alone[0] + 2 * alone[1] + alone[2] + 0.25 * alone[3]
+    together = part_scores(blended, [[0.5, 2.0, 1.0, 0.25, 0.5]] * 2, people)
+    expected = 0.5 * alone[0] + 2 * alone[1] + alone[2] + 0.25 * alone[3] + 0.5 * alone[4]
     np.testing.assert_allclose(together, expected, atol=1e-3)
 
 
@@ -130,7 +131,8 @@ def test_hiding_behaviour_leaves_what_content_says(blended: Recommender) -> None
     assert not np.allclose(hidden, nobody, atol=1e-3)
     assert np.isfinite(hidden).all()
     explanation = blended.explain("u0", "i3")
-    assert explanation.score == pytest.approx(float(shown[0, scorer.item_rows["i3"]]), abs=1e-4)
+    # Scores read embeddings of 16 bits, explanations what they were made of.
+    assert explanation.score == pytest.approx(float(shown[0, scorer.item_rows["i3"]]), abs=1e-3)
     assert explanation.contributions["behaviour"] != 0
 
 
@@ -143,8 +145,48 @@ def test_a_stored_embedding_is_made_of_what_is_stored_beside_it(blended: Recomme
     )
     made = model.embeddings(tokens, present, model.item_vectors(content[:, :-1], present, learned))
     # The last number places new items among known ones.
-    assert stored.shape[1] == 4 * 8 + 8 + 8 + 4 + 1
+    assert stored.shape[1] == 4 * 8 + 8 + 8 + 4 + (3 * 2 + 2 + 1) + 1
     torch.testing.assert_close(stored, made, atol=1e-2, rtol=1e-2)
+
+
+def test_what_content_says_of_a_taste_goes_with_the_part_that_says_it(bert: Path, catalogue: Catalogue) -> None:
+    recommender = Recommender(tiny_config(bert, collaborative={"taste": SMALL["taste"]}))
+    recommender.fit(catalogue, training=replace(CPU, epochs=1))
+    scorer, model = recommender._ready(), recommender._fitted().model
+    assert model.blend is not None
+    # Two numbers of each part, of which nothing is stored that was not learned beside content.
+    assert not scorer.table.vectors[:, : 3 * 2].any()
+    assert scorer.table.vectors[:, 3 * 2 :].any()
+    vectors = {"all": scorer.item_vectors}
+    content, learned = torch.from_numpy(scorer.table.content[:, :-1]), torch.from_numpy(scorer.table.vectors)
+    for part, name in enumerate(("text", "image", "attributes")):
+        shown = torch.from_numpy(scorer.table.present).clone()
+        shown[:, part] = False
+        vectors[name] = model.item_vectors(content, shown, learned).numpy()
+        gone = vectors["all"] - vectors[name]
+        others = [column for column in range(3 * 2) if column // 2 != part]
+        assert np.abs(gone[:, 2 * part : 2 * part + 2]).max() > 0.01
+        assert np.abs(gone[:, others]).max() < 1e-2
+    recommender.close()
+
+
+def test_a_taste_is_turned_by_the_context_of_the_question_and_of_the_history(blended: Recommender) -> None:
+    alone = [[0.0, 0.0, 0.0, 0.0, 1.0]] * 2
+    model = blended._fitted().model
+    assert model.blend is not None
+    kept = model.blend.weights.clone()
+    model.blend.weights.copy_(torch.tensor(alone))
+    try:
+        scorer = blended._ready()
+        asked = [scorer.ask(["u0"], blended._contexts([{"hour": hour}], 1)).sides for hour in (23, 9)]
+        assert asked[0] is not None
+        assert asked[1] is not None
+        assert not torch.allclose(asked[0], asked[1], atol=1e-3)
+        untold = blended._fitted().vocabulary.contexts(None, num_rows=1)
+        told, hidden = (scorer.rank(["u0"], untold, without=without) for without in ([], ["context"]))
+        assert not np.allclose(told, hidden, atol=1e-4)
+    finally:
+        model.blend.weights.copy_(kept)
 
 
 def test_an_index_serves_the_blended_retrieval_score(blended: Recommender) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from multimodal_rec.builders import build_tower
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
 from multimodal_rec.config import TowerConfig
 from multimodal_rec.errors import ConfigError, OnnxError, StoreError
 from multimodal_rec.model import ModelShape, RecommenderModel
@@ -37,6 +37,7 @@ BLEND = {
     "sequence": SequenceConfig(dim=8, epochs=1, window=6, events_a_step=64),
     "graph": GraphConfig(dim=8, epochs=1, every=1, num_neighbours=2),
     "item_item": ItemItemConfig(rank=4, strength=5.0),
+    "taste": TasteConfig(dim=2, num_unexplained=2, epochs=1, every=1, events_a_step=64, window=6, num_alternatives=16),
 }
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from multimodal_rec.builders import build_model
 from multimodal_rec.catalogue import Catalogue
-from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
 from multimodal_rec.config import RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.model import RecommenderModel
@@ -41,6 +41,7 @@ COLLABORATIVE = {
     "sequence": SequenceConfig(dim=8, epochs=2, window=6, events_a_step=64),
     "graph": GraphConfig(dim=8, epochs=2, every=1, num_neighbours=2),
     "item_item": ItemItemConfig(rank=4, strength=5.0),
+    "taste": TasteConfig(dim=2, num_unexplained=2, epochs=2, every=1, events_a_step=64, window=6, num_alternatives=16),
 }
 """Every collaborative score, as small as it goes."""
 
