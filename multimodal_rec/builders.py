@@ -128,16 +128,8 @@ def build_blend(
             scores[name] = GraphScore(0, settings.dim, temperature=settings.temperature, taking=own["taking"])
         elif isinstance(settings, TasteConfig):
             num_parts, context_width = own["gate_weight"].shape
-            scores[name] = TasteScore(
-                0,
-                num_parts=num_parts,
-                dim=settings.dim,
-                num_unexplained=settings.num_unexplained,
-                context_width=context_width,
-                num_alternatives=len(own["alternatives"]),
-                speaks=own["speaks"],
-                window=settings.window,
-            )
+            sizes = {"num_parts": num_parts, "context_width": context_width}
+            scores[name] = TasteScore(0, settings, **sizes, speaks=own["speaks"])
         else:
             scores[name] = ItemItemScore(0, len(own["speaks"]), rank=settings.rank)
     details = AttributeDetails(vocabulary.attributes.columns)

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from multimodal_rec.planting import PARTS, Planted, trait_matrix, utilities, wish_matrix
+from multimodal_rec.planting import (
+    CONTEXT_VALUES,
+    PARTS,
+    Planted,
+    context_columns,
+    trait_matrix,
+    utilities,
+    wish_matrix,
+)
+
+_STARTS = 2
+"""From so many places tastes are sought where a likelihood has several peaks; the best is each person's own."""
+
+
+class _Situation(NamedTuple):
+    """A context that events may have happened in."""
+
+    log_share: float
+    """Logarithm of how often it is so."""
+    counts: torch.Tensor
+    """Float64 (event or 1, trait dimension): how much each dimension of taste counts there."""
 
 
 class Oracle:
@@ -35,8 +57,9 @@ class Oracle:
     def learnable(cls, planted: Planted, known: pd.DataFrame, *, without: Sequence[str] = ()) -> Oracle:
         """The oracle that infers taste from `known`, a log with timestamps and its context columns.
 
-        `without` names parts that it must not use, or 'context' for what turns their sign: it then takes every sign
-        as 1, both when it infers and when it scores. Raises `ValueError` for any other name.
+        `without` names parts that it must not use, or 'context' for what turns their sign: every context is then as
+        likely as the generator makes it, both when it infers and when it scores. Raises `ValueError` for any other
+        name.
         """
         names = [*(part.name for part in PARTS[planted.kind]), "context"]
         unknown = [name for name in without if name not in names]
@@ -48,10 +71,23 @@ class Oracle:
         return cls(planted, _infer_tastes(planted, known, without), knows_context="context" not in without)
 
     def score(self, queries: pd.DataFrame) -> np.ndarray:
-        """Utilities, float64 (query, item), of people in contexts; items in planted order."""
+        """Utilities, float64 (query, item), of people in contexts; items in planted order.
+
+        Where it may not know the context: logarithms of the chance to be taken in any.
+        """
         rows = [self._rows[user_id] for user_id in queries["user_id"]]
         tastes = {name: taste[rows] for name, taste in self.tastes.items()}
-        return utilities(self._planted, tastes, queries if self._knows_context else None)
+        if self._knows_context:
+            return utilities(self._planted, tastes, queries)
+        popularity = torch.tensor(self._planted.items["popularity"].to_numpy())
+        wishes = torch.from_numpy(np.concatenate([*tastes.values()], axis=1))
+        traits = torch.from_numpy(trait_matrix(self._planted))
+        unit = {name: np.ones((1, taste.shape[1])) for name, taste in tastes.items()}
+        told = [
+            log_share + torch.log_softmax(popularity + (counts * wishes) @ traits.T, dim=1)
+            for log_share, counts in _any_context(self._planted.kind, unit)
+        ]
+        return torch.stack(told).logsumexp(dim=0).numpy()
 
 
 def _infer_tastes(planted: Planted, known: pd.DataFrame, without: Sequence[str]) -> dict[str, np.ndarray]:
@@ -66,23 +102,64 @@ def _infer_tastes(planted: Planted, known: pd.DataFrame, without: Sequence[str])
         part.name: np.full((len(log), planted.tastes[part.name].shape[1]), float(part.name not in without))
         for part in PARTS[planted.kind]
     }
-    counted = torch.from_numpy(wish_matrix(planted.kind, counts, None if "context" in without else log))
+    situations = [_Situation(0.0, torch.from_numpy(wish_matrix(planted.kind, counts, log)))]
+    if "context" in without:
+        situations = _any_context(planted.kind, {name: each[:1] for name, each in counts.items()})
     rows, targets = torch.from_numpy(users), torch.from_numpy(chosen)
-    taste = torch.zeros(len(planted.user_ids), traits.shape[1], dtype=torch.float64, requires_grad=True)
+    num_people = len(planted.user_ids)
+
+    def costs(taste: torch.Tensor) -> torch.Tensor:
+        """Negative log posteriors (person,)."""
+        chances = []
+        for log_share, counted in situations:
+            logits = torch.addmm(offered, counted * taste[rows], traits.T)
+            chances.append(log_share - torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+        told = torch.stack(chances).logsumexp(dim=0)
+        return torch.zeros(num_people, dtype=torch.float64).index_add(0, rows, -told) + (taste**2).sum(dim=1) / 2
+
+    # Where the context is known there is one peak. Where it is not, nobody's taste is a saddle: as much speaks for any
+    # taste as for its opposite.
+    random = torch.Generator().manual_seed(0)
+    shape, alone = (num_people, traits.shape[1]), len(situations) == 1
+    taste, paid = torch.zeros(shape, dtype=torch.float64), torch.full((num_people,), torch.inf, dtype=torch.float64)
+    for _ in range(1 if alone else _STARTS):
+        start = torch.randn(shape, generator=random, dtype=torch.float64) * (0.0 if alone else 0.5)
+        found = _lowest(start, costs)
+        now = costs(found)
+        taste, paid = torch.where((now < paid).unsqueeze(1), found, taste), torch.minimum(now, paid)
+    edges = np.cumsum([counts[part.name].shape[1] for part in PARTS[planted.kind]])[:-1]
+    return dict(zip(counts, np.split(taste.numpy(), edges, axis=1), strict=True))
+
+
+def _lowest(start: torch.Tensor, costs: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    taste = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS(
         [taste], max_iter=100, tolerance_grad=1e-3, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
-    def negative_log_posterior() -> torch.Tensor:
+    def cost() -> torch.Tensor:
         optimiser.zero_grad()
-        logits = torch.addmm(offered, counted * taste[rows], traits.T)
-        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") + (taste**2).sum() / 2
-        loss.backward()
-        return loss
+        total = costs(taste).sum()
+        total.backward()
+        return total
 
-    optimiser.step(negative_log_posterior)
-    edges = np.cumsum([counts[part.name].shape[1] for part in PARTS[planted.kind]])[:-1]
-    return dict(zip(counts, np.split(taste.detach().numpy(), edges, axis=1), strict=True))
+    optimiser.step(cost)
+    return taste.detach()
+
+
+def _any_context(kind: str, unit: dict[str, np.ndarray]) -> list[_Situation]:
+    """What a context may make of taste, and how often: the generator draws every value of a column as often.
+
+    `unit`: part name → (1, trait dimension), how much each dimension counts where no context turns it.
+    """
+    columns = context_columns(kind)
+    contexts = pd.DataFrame(list(product(*(CONTEXT_VALUES[name] for name in columns))), columns=list(columns))
+    repeated = {name: each.repeat(len(contexts), axis=0) for name, each in unit.items()}
+    turned = wish_matrix(kind, repeated, contexts).round(9)
+    alike, times = np.unique(turned, axis=0, return_counts=True)
+    shares = np.log(times / len(contexts))
+    pairs = zip(shares.tolist(), torch.from_numpy(alike), strict=True)
+    return [_Situation(share, counts.unsqueeze(0)) for share, counts in pairs]
 
 
 def _on_offer(planted: Planted, users: np.ndarray, chosen: np.ndarray) -> np.ndarray:

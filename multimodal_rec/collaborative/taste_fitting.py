@@ -66,13 +66,10 @@ class TasteLearner(Learner[TasteScore]):
         speaks = np.bincount(events.kind, minlength=kinds) > 0
         self.score = TasteScore(
             log.num_items,
+            config,
             num_parts=len(blocks),
-            dim=config.dim,
-            num_unexplained=config.num_unexplained,
             context_width=events.context.shape[1],
-            num_alternatives=config.num_alternatives,
             speaks=torch.from_numpy(speaks),
-            window=config.window,
         )
         gates = _gates(events, list(self._inputs.values()), ordered=log.ordered, window=config.window)
         if gates is not None:

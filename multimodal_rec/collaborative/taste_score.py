@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multimodal_rec.collaborative.score import CollaborativeScore
+from multimodal_rec.collaborative.settings import TasteConfig
 from multimodal_rec.history import HistoryBatch
 
 _NEWTON_STEPS = 6
@@ -44,25 +45,16 @@ class TasteScore(CollaborativeScore):
     """Buffer (kind,): 1 for kinds of event that speak for a person, else 0."""
 
     def __init__(
-        self,
-        num_items: int,
-        *,
-        num_parts: int,
-        dim: int,
-        num_unexplained: int,
-        context_width: int,
-        num_alternatives: int,
-        speaks: Tensor,
-        window: int,
+        self, num_items: int, config: TasteConfig, *, num_parts: int, context_width: int, speaks: Tensor
     ) -> None:
-        """`dim`: of z_p; `num_unexplained`: of r; at most `window` of a person's last events are read."""
+        """`speaks`: as the buffer of that name."""
         super().__init__()
-        self.dim, self.num_unexplained, self.window = dim, num_unexplained, window
-        width = num_parts * dim + num_unexplained + 1
+        self.dim, self.num_unexplained, self.window = config.dim, config.num_unexplained, config.window
+        width = num_parts * config.dim + config.num_unexplained + 1
         self.register_buffer("vectors", torch.zeros(num_items, width))
         self.register_buffer("gate_weight", torch.zeros(num_parts, context_width))
         self.register_buffer("gate_bias", torch.ones(num_parts))
-        self.register_buffer("alternatives", torch.zeros(num_alternatives, width))
+        self.register_buffer("alternatives", torch.zeros(config.num_alternatives, width))
         self.register_buffer("speaks", speaks.float())
         # Nothing is an alternative before `keep_alternatives`.
         self.alternatives[:, -1] = _NEVER

@@ -15,6 +15,7 @@ from multimodal_rec.evaluation import evaluate_ranking
 from multimodal_rec.oracle import Oracle
 from multimodal_rec.planting import (
     PARTS,
+    Kind,
     Planted,
     context_columns,
     draw_events,
@@ -34,9 +35,9 @@ class Setting(NamedTuple):
 
 
 @cache
-def setting() -> Setting:
+def setting(kind: Kind = "music") -> Setting:
     rng = np.random.default_rng(5)
-    planted = plant("music", num_items=100, num_users=80, rng=rng)
+    planted = plant(kind, num_items=100, num_users=80, rng=rng)
     log = draw_events(planted, events_per_user=25, rng=rng)
     is_test = split_parts(log, "time") == TEST
     known, test = (log.loc[rows].reset_index(drop=True) for rows in (~is_test, is_test))
@@ -48,9 +49,9 @@ def learnable(*without: str) -> Oracle:
     return Oracle.learnable(setting().planted, setting().known, without=without)
 
 
-def ndcg(score: Callable[[pd.DataFrame], np.ndarray]) -> float:
-    _, known, test, item_ids = setting()
-    columns = context_columns("music")
+def ndcg(score: Callable[[pd.DataFrame], np.ndarray], kind: Kind = "music") -> float:
+    _, known, test, item_ids = setting(kind)
+    columns = context_columns(kind)
     return evaluate_ranking(score, test, known=known, item_ids=item_ids, context_columns=columns).means()["ndcg@10"]
 
 
@@ -61,7 +62,7 @@ def test_knowing_taste_beats_inferring_it_beats_popularity() -> None:
     assert inferred > popularity + 0.1
 
 
-@pytest.mark.parametrize("part", [*(part.name for part in PARTS["music"]), "context"])
+@pytest.mark.parametrize("part", [part.name for part in PARTS["music"]])
 def test_without_any_part_the_learnable_oracle_is_lower(part: str) -> None:
     assert ndcg(learnable(part).score) < ndcg(learnable().score) - 0.005
 
@@ -101,14 +102,33 @@ def test_the_learnable_oracle_reads_nothing_but_the_known_log() -> None:
 
 
 def test_without_context_the_context_changes_nothing() -> None:
-    planted, known, _, _ = setting()
-    queries = pd.DataFrame({"user_id": ["u003"] * 3, "hour": [21, 9, 15], "device": ["phone", "tv", "phone"]})
-    scores = learnable("context").score(queries)
+    planted, known, _, _ = setting("product")
+    seasons = ["winter", "summer", "winter"]
+    queries = pd.DataFrame({"user_id": ["u003"] * 3, "season": seasons, "device": ["phone", "tv", "tv"]})
+    told, untold = Oracle.learnable(planted, known), Oracle.learnable(planted, known, without=("context",))
+    scores = untold.score(queries)
     np.testing.assert_allclose(scores, scores[[0, 0, 0]], rtol=1e-12)
-    assert not np.allclose(learnable().score(queries)[0], learnable().score(queries)[1])
-    shuffled = known.assign(hour=known["hour"].to_numpy()[::-1], device=known["device"].to_numpy()[::-1])
+    assert not np.allclose(told.score(queries)[0], told.score(queries)[1])
+    shuffled = known.assign(season=known["season"].to_numpy()[::-1], device=known["device"].to_numpy()[::-1])
     blind = Oracle.learnable(planted, shuffled, without=("context",))
     np.testing.assert_allclose(blind.score(queries), scores, rtol=1e-12, err_msg="nor does it when tastes are inferred")
+    # In winter on a phone nothing is turned: whoever takes every context for that one knows less.
+    fixed = Oracle.learnable(planted, known.assign(season="winter", device="phone"))
+    misled = ndcg(lambda asked: fixed.score(asked.assign(season="winter", device="phone")), "product")
+    assert misled < ndcg(untold.score, "product") < ndcg(told.score, "product") - 0.01
+
+
+def test_what_may_happen_in_any_context_is_the_mean_of_its_chances() -> None:
+    planted, known, _, _ = setting("product")
+    oracle = Oracle.learnable(planted, known, without=("context",))
+    tastes = {name: taste[[3]] for name, taste in oracle.tastes.items()}
+    chances = []
+    for season in ("winter", "summer"):
+        for device in ("phone", "tv"):
+            utility = utilities(planted, tastes, pd.DataFrame({"season": [season], "device": [device]}))
+            chances.append(np.exp(utility) / np.exp(utility).sum())
+    found = oracle.score(pd.DataFrame({"user_id": ["u003"], "season": ["autumn"], "device": ["tv"]}))
+    np.testing.assert_allclose(np.exp(found), np.mean(chances, axis=0))
 
 
 def test_inferred_tastes_are_the_mode_of_a_posterior_in_which_nobody_takes_an_item_twice() -> None:

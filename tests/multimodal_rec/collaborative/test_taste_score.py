@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from multimodal_rec.collaborative.settings import TasteConfig
 from multimodal_rec.collaborative.taste_score import TasteScore
 from multimodal_rec.history import HistoryBatch
 
@@ -37,13 +38,10 @@ def score() -> TasteScore:
     """Two kinds of content of two directions, one more that content does not tell, and popularity; nine items."""
     made = TasteScore(
         9,
+        TasteConfig(dim=2, num_unexplained=1, num_alternatives=12, window=6),
         num_parts=2,
-        dim=2,
-        num_unexplained=1,
         context_width=1,
-        num_alternatives=12,
         speaks=torch.tensor([1.0, 1.0, 0.0]),
-        window=6,
     )
     random = torch.Generator().manual_seed(3)
     made.vectors.copy_(torch.randn(9, 6, generator=random) * 2)
