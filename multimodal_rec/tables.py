@@ -13,10 +13,14 @@ import pyarrow as pa
 from lancedb.db import DBConnection
 from lancedb.table import Table
 
+from multimodal_rec.arrow_memory import system_memory
 from multimodal_rec.errors import StoreError
 
 # Lance plans a filter on ids as one expression; many thousands in one are slower than several filters.
 _IDS_A_FILTER = 1000
+# Lance keeps the manifest of every version that it sees, up to 1 GB, and each names all files of its table: of as many
+# commits as a large catalogue takes, that is all of the 1 GB. A process reads the latest one only.
+_CACHE_BYTES = 16 << 20
 
 
 @final
@@ -38,7 +42,9 @@ class Tables:
     def connect(cls, uri: str | Path | None) -> Tables:
         """The tables at `uri`, a folder or an object-storage prefix; None: in memory."""
         always = datetime.timedelta(0)
-        return cls(lancedb.connect("memory://" if uri is None else uri, read_consistency_interval=always))
+        session = lancedb.Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
+        where = "memory://" if uri is None else uri
+        return cls(lancedb.connect(where, read_consistency_interval=always, session=session))
 
     def at(self, versions: Mapping[str, int]) -> Tables:
         """These tables as they were at the given versions, to be read."""
@@ -122,11 +128,12 @@ class Tables:
         table = self.table(name)
         if len(columns[key]) == 0:
             return
-        rows = pa.table(dict(columns)).select(table.schema.names).cast(table.schema)
-        merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-        # LanceDB takes lists of ten numbers and more for vectors and refuses null among them unless told; numbers that
-        # are not finite have been refused before, so "null" replaces nothing.
-        merge.execute(rows, on_bad_vectors="null")
+        with system_memory:
+            rows = pa.table(dict(columns)).select(table.schema.names).cast(table.schema)
+            merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+            # LanceDB takes lists of ten numbers and more for vectors and refuses null among them unless told; numbers
+            # that are not finite have been refused before, so "null" replaces nothing.
+            merge.execute(rows, on_bad_vectors="null")
 
     def check_writable(self) -> None:
         """Raise `StoreError` where these tables are held at versions, or closed."""
