@@ -14,7 +14,7 @@ from tests.multimodal_rec.tiny_store import LAYOUT, open_store, rows
 
 
 def test_an_upsert_takes_next_to_nothing_of_arrows_own_allocator(tmp_path: Path) -> None:
-    ids = [f"i{row}" for row in range(500)]
+    ids = [f"i{row}" for row in range(2000)]
     columns = item_columns(rows(ids), LAYOUT)
     with open_store(tmp_path) as store:
         store.write_items(rows(["a"]))
