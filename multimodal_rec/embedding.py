@@ -17,6 +17,7 @@ from multimodal_rec.embedding_progress import EmbeddingProgress
 from multimodal_rec.errors import ItemError, Problem
 from multimodal_rec.feature_cache import FeatureCache
 from multimodal_rec.features import ContentFeatures, PreparedMemory, SharedReading
+from multimodal_rec.freed_memory import give_back
 from multimodal_rec.item_stream import Items, ItemStream, item_stream
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.read_ahead import read_ahead
@@ -25,6 +26,10 @@ from multimodal_rec.rows import FLOAT16_MAX, ItemRows, ModalityRows
 from multimodal_rec.schema import Schema
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
+
+# Chunks that are written before freed memory is given back: in between it grows by some tens of megabytes at most, and
+# giving back takes some ten milliseconds.
+_GIVE_BACK_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,7 @@ class _Writer:
         self._store = store
         self._pool = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
+        self._num_written = 0
 
     def __enter__(self) -> _Writer:
         return self
@@ -262,6 +268,9 @@ class _Writer:
             self._store.write_items(made.rows)
         if reasons:
             self._store.record_failures(reasons, made.marks)
+        self._num_written += 1
+        if self._num_written % _GIVE_BACK_EVERY == 0:
+            give_back()
 
 
 def _has_content(chunk: Chunk, row: int) -> bool:

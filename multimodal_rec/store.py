@@ -165,10 +165,9 @@ class ItemStore:
         embeddings = np.zeros((len(position), self.layout.width_of(modality)), dtype=np.float32)
         present = np.zeros(len(position), dtype=bool)
         for name in self._alike(model):
-            for where in filters("item_id", list(position)):
-                rows = self._tables.read(name, ["item_id", modality], where)
-                index = [position[item_id] for item_id in rows["item_id"].to_pylist()]
-                embeddings[index], present[index] = decode_embeddings(rows[modality], self.layout.width_of(modality))
+            rows = self._tables.read_keyed(name, "item_id", list(position), ["item_id", modality])
+            index = [position[item_id] for item_id in rows["item_id"].to_pylist()]
+            embeddings[index], present[index] = decode_embeddings(rows[modality], self.layout.width_of(modality))
         order = np.array([position[item_id] for item_id in ids], dtype=np.int64)
         return embeddings[order], present[order]
 
@@ -182,9 +181,8 @@ class ItemStore:
         marks = [f"{modality}_{mark}" for modality in self.layout.modalities for mark in ("hash", "tower")]
         found: dict[str, dict[str, str | None]] = {}
         for name in self._alike(model):
-            for where in filters("item_id", ids):
-                rows = self._tables.read(name, ["item_id", *marks, "model", "attributes"], where)
-                found.update((row.pop("item_id"), row) for row in rows.to_pylist())
+            rows = self._tables.read_keyed(name, "item_id", ids, ["item_id", *marks, "model", "attributes"])
+            found.update((row.pop("item_id"), row) for row in rows.to_pylist())
         return found
 
     def embedded(self) -> pd.DataFrame:
@@ -266,11 +264,8 @@ class ItemStore:
 
     def read_failures(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
         """Id → mark and reason, of those of `ids` that ever failed, whether they were written since or not."""
-        found: dict[str, tuple[str | None, str]] = {}
-        for where in filters("item_id", ids):
-            rows = self._tables.read("failures", ["item_id", "mark", "reason"], where)
-            found.update((row["item_id"], (row["mark"], row["reason"])) for row in rows.to_pylist())
-        return found
+        rows = self._tables.read_keyed("failures", "item_id", ids, ["item_id", "mark", "reason"])
+        return {row["item_id"]: (row["mark"], row["reason"]) for row in rows.to_pylist()}
 
     def failures(self) -> pd.DataFrame:
         """The items that could not be embedded and were not written since: item_id, reason, at (UTC); by id."""
@@ -278,11 +273,10 @@ class ItemStore:
         written: dict[str, Any] = {}
         # Compared, not deleted on writing: a writer killed between the two commits would leave a reason for ever.
         for name in self._spaces() if len(failed) else ():
-            for where in filters("item_id", failed["item_id"].tolist()):
-                rows = self._tables.read(name, ["item_id", "updated_at"], where)
-                # A model that reads less of an item may have written it where another one failed.
-                for item_id, at in zip(rows["item_id"].to_pylist(), rows["updated_at"].to_pylist(), strict=True):
-                    written[item_id] = at if item_id not in written else max(written[item_id], at)
+            rows = self._tables.read_keyed(name, "item_id", failed["item_id"].tolist(), ["item_id", "updated_at"])
+            # A model that reads less of an item may have written it where another one failed.
+            for item_id, at in zip(rows["item_id"].to_pylist(), rows["updated_at"].to_pylist(), strict=True):
+                written[item_id] = at if item_id not in written else max(written[item_id], at)
         still = [i not in written or at > written[i] for i, at in zip(failed["item_id"], failed["at"], strict=True)]
         return failed[np.array(still, dtype=bool)].reset_index(drop=True)
 

@@ -68,6 +68,14 @@ def test_chunks_are_asked_for_one_after_another(own: Recommender, catalogue: Cat
     assert max(behind) <= 4
 
 
+def test_freed_memory_is_given_back_on_the_way(own: Recommender, catalogue: Catalogue) -> None:
+    given: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multimodal_rec.embedding.give_back", lambda: given.append(1))
+        _embedded(own, catalogue.items, chunk_items=1)
+    assert len(given) == NUM_ITEMS // 8 > 0
+
+
 def test_marks_are_looked_up_for_the_chunk_alone(own: Recommender, catalogue: Catalogue) -> None:
     asked: list[int] = []
     read = ItemStore.read_marks
