@@ -14,10 +14,11 @@ from multimodal_rec.balance import balance
 from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.collaborative.content_map import ContentMap
 from multimodal_rec.collaborative.details import AttributeDetails
-from multimodal_rec.collaborative.expectation import DETAILS, Expectation
+from multimodal_rec.collaborative.expectation import Expectation, described
 from multimodal_rec.collaborative.fitting import Fitted
 from multimodal_rec.collaborative.graph_fitting import fit_graph
-from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.item_item import HALF_KNOWN, ItemItemScore
+from multimodal_rec.collaborative.landmarks import Landmarks
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.sequence_fitting import fit_sequence
 from multimodal_rec.collaborative.settings import (
@@ -32,6 +33,9 @@ from multimodal_rec.placing import place
 from multimodal_rec.scorer import Scorer
 from multimodal_rec.steps import TrainingData
 from multimodal_rec.validation import Validator
+
+_DETAILS = "attribute details"
+"""The name of that block of the log's content."""
 
 OnEpoch = Callable[[int, float, float | None], None]
 """Told an epoch, its mean loss, and what validation said, if it was asked."""
@@ -75,8 +79,12 @@ def blend_in(
         after = None if choice is None else choice.epochs[name]
         fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
         scores[name], epochs[name] = fitted.score, fitted.epochs
-    maps = [_map(score, log, data.behaviour.present) for score in scores.values()]
-    expectation = Expectation.of(maps, log.content, details=details)
+    taken = data.behaviour.present
+    content = {name: block for name, block in log.content.items() if name != _DETAILS}
+    landmarks = {name: Landmarks.of(block, taken) for name, block in content.items() if (taken & block.present).any()}
+    content = described(content, details, landmarks)
+    maps = [_map(score, content, log, taken) for score in scores.values()]
+    expectation = Expectation.of(maps, content, details=details, landmarks=landmarks)
     blend = Blend(scores, expectation, fused_dim=model.fused_dim).to(model.log_temperature.device)
     model.blend = blend
 
@@ -96,9 +104,12 @@ def blend_in(
     return Choice(epochs, blend.weights.clone(), float(blend.placement.height) if blend.placement.learned else None)
 
 
-def _map(score: CollaborativeScore, log: Log, taken: np.ndarray) -> ContentMap:
+def _map(score: CollaborativeScore, content: Mapping[str, ContentBlock], log: Log, taken: np.ndarray) -> ContentMap:
     alone = score.popularity_columns if isinstance(score, ItemItemScore) else ()
-    return ContentMap.fit(log.content, score.vectors.cpu().numpy(), taken, alone=alone)
+    # What few people took has vectors that are mostly chance. By the count itself the many-times taken would be all
+    # that speaks: of powers 0 to 1, the root ranked new items best.
+    trust = np.sqrt(np.asarray(log.took().sum(axis=0)) + HALF_KNOWN)
+    return ContentMap.fit(content, score.vectors.cpu().numpy(), taken, trust=trust, alone=alone)
 
 
 def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetails) -> Log:
@@ -115,13 +126,13 @@ def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetail
 
 
 def content_of(items: ItemFeatures, model: RecommenderModel, details: AttributeDetails) -> dict[str, ContentBlock]:
-    """Each modality's features as the content map reads them, the attributes and their details."""
+    """Each modality's features, one row an item, the attributes and their details."""
     blocks: dict[str, ContentBlock] = {}
     for name, found in items.modalities.items():
         blocks[name] = ContentBlock(model.content_features(name, found).numpy(), found.present.any(dim=1).numpy())
     blocks["attributes"] = ContentBlock(items.attributes.numpy(), items.attributes_present.numpy())
     of_attributes = details(items.attributes).numpy()
-    blocks[DETAILS] = ContentBlock(of_attributes, of_attributes.any(axis=1))
+    blocks[_DETAILS] = ContentBlock(of_attributes, of_attributes.any(axis=1))
     return blocks
 
 
