@@ -6,7 +6,8 @@
 `lastfm-2k` and `tiktok`: given labels, MMRec's protocol (validation positives stay candidates, nothing is refitted),
 chosen by recall@20 as the peers do. `movielens-last`: each person's last rating out, the one before for validation;
 `movielens-share`: each person's last tenth, the tenth before; `movielens-cold`: a fifth of the films out, ranked among
-themselves, a tenth for validation; `movielens-cold-attributes`: the same, attributes beside the text as content.
+themselves, a tenth for validation; `movielens-cold-attributes`: the same, attributes beside the text as content, and
+with a number behind it the same with other films.
 MovieLens chooses by NDCG@10 and is fitted again on train and validation. SASRec runs where there is an order, there.
 A run is a JSON file in `--out`; what is there is not run again, delete it to start over.
 """
@@ -94,10 +95,11 @@ def labelled(name: str, columns: tuple[str, ...], data: Path, out: Path) -> Benc
     return Bench(RankingTask.of_split(split, protocol="mmrec", content=content), "recall@20")
 
 
-def movielens(how: str, data: Path, out: Path, *, attributes: bool = False) -> Bench:
+def movielens(how: str, data: Path, out: Path, *, attributes: bool = False, draw: int = 0) -> Bench:
     """MovieLens; content is MiniLM's embedding of title (with the year), genres and plot, maybe attributes beside it.
 
-    `attributes`: TF-IDF of each film's genres, director, actors, year, languages, countries and certificate.
+    `attributes`: TF-IDF of each film's genres, director, actors, year, languages, countries and certificate. `draw`:
+    seed of which films are cold.
     """
     catalogue = prepared("movielens-100k", data, out)
     file = out / "movielens-100k.npy"
@@ -110,7 +112,7 @@ def movielens(how: str, data: Path, out: Path, *, attributes: bool = False) -> B
     order = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     split = catalogue.split(how)
     if how == "cold_items":
-        split = catalogue.split(how, valid=0.1, test=0.2, seed=0)
+        split = catalogue.split(how, valid=0.1, test=0.2, seed=draw)
     content = np.load(file)
     if attributes:
         content = np.hstack([content, _terms(catalogue)])
@@ -126,6 +128,10 @@ TASKS: Mapping[str, Callable[[Path, Path], Bench]] = {
     "movielens-share": partial(movielens, "share"),
     "movielens-cold": partial(movielens, "cold_items"),
     "movielens-cold-attributes": partial(movielens, "cold_items", attributes=True),
+    **{
+        f"movielens-cold-attributes-{draw}": partial(movielens, "cold_items", attributes=True, draw=draw)
+        for draw in range(1, 5)
+    },
 }
 
 SCHEDULE = Schedule(epochs=1000, batch_size=2048, learning_rate=5e-3, every=2, patience=10)

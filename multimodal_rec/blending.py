@@ -13,11 +13,12 @@ from torch import Tensor
 from multimodal_rec.balance import balance
 from multimodal_rec.collaborative.blend import Blend
 from multimodal_rec.collaborative.content_map import ContentMap
-from multimodal_rec.collaborative.details import AttributeDetails
-from multimodal_rec.collaborative.expectation import DETAILS, Expectation
+from multimodal_rec.collaborative.details import DETAILS, AttributeDetails
+from multimodal_rec.collaborative.expectation import Expectation, described
 from multimodal_rec.collaborative.fitting import Fitted
 from multimodal_rec.collaborative.graph_fitting import fit_graph
-from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.item_item import HALF_KNOWN, ItemItemScore
+from multimodal_rec.collaborative.landmarks import Landmarks
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.sequence_fitting import fit_sequence
 from multimodal_rec.collaborative.settings import (
@@ -70,7 +71,7 @@ def blend_in(
     log = log_of(data, model, details)
     scores: dict[str, CollaborativeScore] = {}
     epochs: dict[str, int] = {}
-    maps: list[ContentMap] = []
+    learned: list[Fitted] = []
     for name, config in settings.items():
         validate = None
         if choice is None and validator is not None and validator.people_of("known"):
@@ -78,8 +79,13 @@ def blend_in(
         after = None if choice is None else choice.epochs[name]
         fitted = _fit(log, config, model, validate=validate, told=_told(bar, name, config), after=after)
         scores[name], epochs[name] = fitted.score, fitted.epochs
-        maps.append(_map(fitted, log, data.behaviour.present))
-    expectation = Expectation.of(maps, log.content, details=details)
+        learned.append(fitted)
+    taken = data.behaviour.present
+    content = {name: block for name, block in log.content.items() if name != DETAILS}
+    landmarks = {name: Landmarks.of(block, taken) for name, block in content.items() if (taken & block.present).any()}
+    content = described(content, details, landmarks)
+    maps = [_map(each, content, log, taken) for each in learned]
+    expectation = Expectation.of(maps, content, details=details, landmarks=landmarks)
     blend = Blend(scores, expectation, fused_dim=model.fused_dim).to(model.log_temperature.device)
     model.blend = blend
 
@@ -99,12 +105,15 @@ def blend_in(
     return Choice(epochs, blend.weights.clone(), float(blend.placement.height) if blend.placement.learned else None)
 
 
-def _map(fitted: Fitted, log: Log, taken: np.ndarray) -> ContentMap:
+def _map(fitted: Fitted, content: Mapping[str, ContentBlock], log: Log, taken: np.ndarray) -> ContentMap:
     score = fitted.score
     if fitted.content is not None:
-        return fitted.content
+        return fitted.content.beside({name: block.features.shape[1] for name, block in content.items()})
     alone = score.popularity_columns if isinstance(score, ItemItemScore) else ()
-    return ContentMap.fit(log.content, score.vectors.cpu().numpy(), taken, alone=alone)
+    # What few people took has vectors that are mostly chance. By the count itself the many-times taken would be all
+    # that speaks: of powers 0 to 1, the root ranked new items best.
+    trust = np.sqrt(np.asarray(log.took().sum(axis=0)) + HALF_KNOWN)
+    return ContentMap.fit(content, score.vectors.cpu().numpy(), taken, trust=trust, alone=alone)
 
 
 def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetails) -> Log:
@@ -121,7 +130,7 @@ def log_of(data: TrainingData, model: RecommenderModel, details: AttributeDetail
 
 
 def content_of(items: ItemFeatures, model: RecommenderModel, details: AttributeDetails) -> dict[str, ContentBlock]:
-    """Each modality's features as the content map reads them, the attributes and their details."""
+    """Each modality's features, one row an item, the attributes and their details."""
     blocks: dict[str, ContentBlock] = {}
     for name, found in items.modalities.items():
         blocks[name] = ContentBlock(model.content_features(name, found).numpy(), found.present.any(dim=1).numpy())

@@ -14,6 +14,7 @@ from multimodal_rec.collaborative.details import AttributeDetails
 from multimodal_rec.collaborative.expectation import Expectation
 from multimodal_rec.collaborative.graph_score import GraphScore
 from multimodal_rec.collaborative.item_item import ItemItemScore
+from multimodal_rec.collaborative.landmarks import Landmarks
 from multimodal_rec.collaborative.score import CollaborativeScore
 from multimodal_rec.collaborative.sequence import SequenceEncoder
 from multimodal_rec.collaborative.sequence_score import SequenceScore
@@ -135,10 +136,17 @@ def build_blend(
     details = AttributeDetails(vocabulary.attributes.columns)
     widths = {block: len(weights[f"content.weight_{place}"]) for place, block in enumerate(blocks)}
     width = sum(score.width for score in scores.values())
-    expectation = Expectation(widths, width, rank=len(weights["content.up"]), details=details)
+    landmarks = {block: _landmarks(block, weights) for block in blocks if f"content.landmarks.{block}.root" in weights}
+    rank = len(weights["content.up"])
+    expectation = Expectation(widths, width, rank=rank, details=details, landmarks=landmarks)
     blend = Blend(scores, expectation, fused_dim=fused_dim)
     blend.load_state_dict(dict(weights))
     return blend
+
+
+def _landmarks(block: str, weights: Mapping[str, Tensor]) -> Landmarks:
+    points, root = (weights[f"content.landmarks.{block}.{name}"] for name in ("points", "root"))
+    return Landmarks(points.shape[1], *root.shape)
 
 
 def _build_for_vectors(

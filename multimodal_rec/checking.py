@@ -155,7 +155,9 @@ def _check_items(
         )
         problems.append(Problem(file, None, None, None, "no column is declared that a model could read", remedy))
     for column in schema.text:
-        frame[column] = _objects(_text(value) for value in column_of(frame, column))
+        # What is an attribute too has an attribute's normal form, which a list of tags would lose as one text.
+        if column not in schema.attributes:
+            frame[column] = _objects(_text(value) for value in column_of(frame, column))
     root = None if media is None else media.resolve()
     seen: dict[str, str | Problem] = {}
     for column in schema.media_columns:

@@ -84,9 +84,9 @@ class ItemContent:
     def load(self, row: int, modality: str) -> Content | None:
         """What the modality's tower reads of the item in `row`, None where the item has nothing of it.
 
-        Text: the non-empty text columns, joined by ". "; apart, every column, "" where it is empty. Image: all
-        pictures. Audio: the first sound, else the video's soundtrack. Video: the first video's frames. Vectors: a
-        list with one or None a column. Raises `MediaError` for a file that cannot be read.
+        Text: the non-empty text columns, joined by ". "; apart, every column, "" where it is empty; tags stand with
+        commas between them. Image: all pictures. Audio: the first sound, else the video's soundtrack. Video: the first
+        video's frames. Vectors: a list with one or None a column. Raises `MediaError` for a file that cannot be read.
         """
         if modality in self._vectors:
             cells = self.vectors(row, modality)
@@ -162,6 +162,8 @@ class ItemContent:
 
     def _texts(self, row: int) -> list[str]:
         cells = [column[row] for column in self._columns["text"]]
+        # A column of tags that is declared as text, too, is read as their list.
+        cells = [", ".join(cell) if isinstance(cell, tuple) else cell for cell in cells]
         texts = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
         return texts if self._texts_apart else [text for text in texts if text]
 

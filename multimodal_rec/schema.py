@@ -36,7 +36,8 @@ class Schema:
     licence: str = ""
     """Licence of texts and media, an SPDX name where there is one."""
     text: tuple[str, ...] = ()
-    """Item columns whose texts are joined in this order."""
+    """Item columns whose texts are joined in this order. A `category` or `tags` among the attributes may be named here
+    too: its words then are compared as they are and read for what they mean."""
     image: tuple[str, ...] = ()
     """Item columns of paths to pictures below `media/`."""
     audio: tuple[str, ...] = ()
@@ -86,6 +87,7 @@ class Schema:
         _check_table("updated", self.updated)
         _check_keys("[updated]", self.updated, ("items", "users"))
         self._check_roles()
+        self._check_words()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -204,6 +206,15 @@ class Schema:
                     raise ConfigError(
                         f"column '{column}' cannot be declared under {role}: it has its own meaning. Rename it."
                     )
+
+    def _check_words(self) -> None:
+        for column in self.text:
+            kind, _ = parse_field_type(column, self.attributes.get(column, "category"))
+            if kind not in ("category", "tags"):
+                raise ConfigError(
+                    f"column '{column}' is declared as text and as attributes, and a {kind} has no words to read. "
+                    "Expected 'category' or 'tags', or one of the two. Leave one out."
+                )
 
 
 def _from_content(content: Mapping[str, Any]) -> Schema:

@@ -30,7 +30,7 @@ from multimodal_rec.staleness import check_served
 from multimodal_rec.store import ItemStore
 from multimodal_rec.vocabulary import Vocabulary
 
-_FORMAT = 2
+_FORMAT = 3
 """Of what `write` leaves in a folder: raised whenever an older release could not read it, or this one an older's."""
 
 

@@ -44,7 +44,8 @@ class ContentMap(nn.Module):
 
     item's numbers = `offset` + Σ over the blocks b that it has of `block(b, features)`. Ridge regression from the
     items that the log knows: Gaussian priors whose variances, one a block, and the noise are those of the largest
-    marginal likelihood, noise times `CAUTION`. Source: MacKay, Bayesian interpolation (Neural Computation 4, 1992).
+    marginal likelihood, noise times `CAUTION` and over each item's trust. Source: MacKay, Bayesian interpolation
+    (Neural Computation 4, 1992).
     """
 
     offset: Tensor
@@ -65,22 +66,30 @@ class ContentMap(nn.Module):
         vectors: np.ndarray,
         known: np.ndarray,
         *,
+        trust: np.ndarray | None = None,
         alone: Sequence[int] = (),
         seed: int = 0,
     ) -> Self:
         """The map that the known items teach.
 
-        `vectors`: float (item, width); `known`: bool (item,), which of them the log taught; `alone`: columns, such as
-        popularity, for each of which blocks are weighed apart. Without known items it gives 0 everywhere.
-        Raises `ConfigError` where content or vectors have not a row an item, or are not finite.
+        `vectors`: float (item, width); `known`: bool (item,), which of them the log taught; `trust`: above 0, float
+        (item,), how much each item's vectors are to be believed beside the others': the inverse of its noise; all alike
+        where None. `alone`: columns, such as popularity, for each of which blocks are weighed apart. Without known
+        items it gives 0 everywhere.
+        Raises `ConfigError` where content, vectors or trust have not a row an item, or are not finite.
         """
         _check(content, vectors, known, alone)
+        trust = np.ones(len(vectors)) if trust is None else trust
+        if trust.shape != known.shape or not (np.isfinite(trust[known]).all() and (trust[known] > 0).all()):
+            raise ConfigError(f"trust is {trust.shape}. Expected a number above 0 for each of {len(known)} items.")
         learned = cls({name: block.features.shape[1] for name, block in content.items()}, vectors.shape[1])
         rows = np.flatnonzero(known)
         if len(rows) == 0:
             return learned
         targets = vectors[rows].astype(np.float64)
-        offset = targets.mean(axis=0)
+        # Of geometric mean 1, so that the noise which is found is that of a middling item.
+        trusted = np.exp(np.log(trust[rows]) - np.log(trust[rows]).mean())
+        offset = np.average(targets, axis=0, weights=trusted)
         learned.offset.copy_(torch.from_numpy(offset))
         blocks = [_prepared(block, rows) for block in content.values()]
         sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:WEIGHED_ITEMS])
@@ -91,7 +100,7 @@ class ContentMap(nn.Module):
             if not blocks or not centred.any():
                 continue
             weighed = _weighed(np.stack(kernels), _strongest(centred)[sample])
-            learned._take(columns, blocks, _ridge(blocks, weighed, centred))
+            learned._take(columns, blocks, _ridge(blocks, weighed, centred, trusted))
         return learned
 
     def block(self, name: str, features: Tensor) -> Tensor:
@@ -110,6 +119,14 @@ class ContentMap(nn.Module):
         place, columns = self.names.index(name), slice(first, first + len(bias))
         getattr(self, f"weight_{place}")[:, columns] = weight
         getattr(self, f"bias_{place}")[columns] = bias
+
+    def beside(self, widths: Mapping[str, int]) -> Self:
+        """The same map among other blocks of these widths, its own among them, that say nothing."""
+        made = type(self)(widths, self.width)
+        made.offset.copy_(self.offset)
+        for place, name in enumerate(self.names):
+            made.set_block(name, getattr(self, f"weight_{place}"), getattr(self, f"bias_{place}"), first=0)
+        return made
 
     def _take(self, columns: Sequence[int], blocks: Sequence[_Prepared], weights: np.ndarray) -> None:
         """None; takes over weights (feature, column) of prepared features as weights of what the features were."""
@@ -183,12 +200,14 @@ def _weighed(kernels: np.ndarray, targets: np.ndarray, *, steps: int = 40, rate:
     return _Weighed(found[:-1], float(found[-1]))
 
 
-def _ridge(blocks: Sequence[_Prepared], weighed: _Weighed, targets: np.ndarray) -> np.ndarray:
+def _ridge(blocks: Sequence[_Prepared], weighed: _Weighed, targets: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """Weights (feature, output) of all blocks' prepared features, through whichever system is smaller."""
     roots = np.concatenate(
         [np.full(block.features.shape[1], root) for block, root in zip(blocks, np.sqrt(weighed.blocks), strict=True)]
     )
-    features = np.hstack([block.features for block in blocks]) * roots
+    precision = np.sqrt(trusted)[:, None]
+    features = np.hstack([block.features for block in blocks]) * roots * precision
+    targets = targets * precision
     noise = weighed.noise * CAUTION
     if features.shape[1] > len(features):
         gram = features @ features.T

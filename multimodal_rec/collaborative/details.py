@@ -14,6 +14,10 @@ NUM_BUMPS = 12
 """Bell curves a column of numbers."""
 
 
+DETAILS = "attribute details"
+"""The name of that block of a log's content."""
+
+
 @final
 class AttributeDetails(nn.Module):
     """Encoded attributes → further features of them, (item, width).
@@ -33,6 +37,8 @@ class AttributeDetails(nn.Module):
         self._spans = [
             (kind, end - width, end) for (kind, width), end in zip(columns.values(), ends, strict=True) if width
         ]
+        self.numbers = tuple(name for name, (kind, width) in columns.items() if kind == "number" and width)
+        """The columns of numbers, in their order."""
         self.register_buffer("centres", torch.zeros(sum(kind == "number" for kind, *_ in self._spans), NUM_BUMPS))
 
     @classmethod
@@ -55,7 +61,7 @@ class AttributeDetails(nn.Module):
     def forward(self, attributes: Tensor) -> Tensor:
         """Features (item, width) of attributes (item, attribute width)."""
         found: list[Tensor] = []
-        number = 0
+        curves = iter(self.curves(attributes).values())
         for kind, start, end in self._spans:
             own = attributes[:, start:end]
             there = (own != 0).any(dim=1, keepdim=True)
@@ -63,9 +69,16 @@ class AttributeDetails(nn.Module):
             if kind == "tags":
                 found.append(torch.log1p((own != 0).sum(dim=1, keepdim=True).to(own.dtype)))
             if kind == "number":
-                centre = self.centres[number]
-                # Neighbours overlap at half height and no curve is narrower than a tenth of the spread.
-                spread = torch.gradient(centre)[0].clamp(min=0.1)
-                found.append(torch.exp(-0.5 * ((own - centre) / spread) ** 2) * there)
-                number += 1
+                found.append(next(curves))
         return torch.cat(found, dim=1) if found else attributes.new_zeros(len(attributes), 0)
+
+    def curves(self, attributes: Tensor) -> dict[str, Tensor]:
+        """Column of numbers → its bell curves alone, (item, bump), 0 where an item lacks the number."""
+        starts = [start for kind, start, _ in self._spans if kind == "number"]
+        found: dict[str, Tensor] = {}
+        for name, start, centre in zip(self.numbers, starts, self.centres, strict=True):
+            own = attributes[:, start : start + 1]
+            # Neighbours overlap at half height and no curve is narrower than a tenth of the spread.
+            spread = torch.gradient(centre)[0].clamp(min=0.1)
+            found[name] = torch.exp(-0.5 * ((own - centre) / spread) ** 2) * (own != 0)
+        return found

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_rec.collaborative.content_map import ContentMap
 from multimodal_rec.collaborative.details import AttributeDetails
+from multimodal_rec.collaborative.landmarks import Landmarks
 from multimodal_rec.collaborative.score import ContentBlock
-
-DETAILS = "attribute details"
-"""The name of that block of content."""
 
 RANK = 64
 """Numbers that are kept: content tells less of an item than this many directions hold."""
@@ -25,7 +24,8 @@ class Expectation(nn.Module):
     """vectors = offset + U Σ_b D (W_b x_b + c_b), over the blocks b of content that an item has.
 
     The maps W of all scores side by side, through the `rank` directions D in which what they say of known items
-    differs most, every score as large as any other.
+    differs most, every score as large as any other. An item that has a part has a block of the part's features, one
+    of their likeness to the landmarks, and of attributes one of the curves of each number.
     """
 
     offset: Tensor
@@ -34,11 +34,18 @@ class Expectation(nn.Module):
     """Buffer (rank, width)."""
 
     def __init__(
-        self, block_widths: Mapping[str, int], width: int, *, rank: int = RANK, details: AttributeDetails | None = None
+        self,
+        block_widths: Mapping[str, int],
+        width: int,
+        *,
+        rank: int = RANK,
+        details: AttributeDetails | None = None,
+        landmarks: Mapping[str, Landmarks] | None = None,
     ) -> None:
         super().__init__()
         self.block_widths, self.rank = dict(block_widths), rank
         self.details = AttributeDetails({}) if details is None else details
+        self.landmarks = nn.ModuleDict(landmarks)
         self.register_buffer("offset", torch.zeros(width))
         self.register_buffer("up", torch.zeros(rank, width))
         for place, block_width in enumerate(block_widths.values()):
@@ -53,13 +60,15 @@ class Expectation(nn.Module):
         *,
         rank: int = RANK,
         details: AttributeDetails | None = None,
+        landmarks: Mapping[str, Landmarks] | None = None,
     ) -> Self:
         """What these maps say, side by side.
 
-        `content` of the items that they learned from; `details`: what made its block of the attributes' details.
+        `content` of the items that they learned from, as `described` gives it; `details` and `landmarks`: what made
+        its blocks of curves and of likeness.
         """
         widths = {name: block.features.shape[1] for name, block in content.items()}
-        made = cls(widths, sum(each.width for each in maps), rank=rank, details=details)
+        made = cls(widths, sum(each.width for each in maps), rank=rank, details=details, landmarks=landmarks)
         made.offset.copy_(torch.cat([each.offset for each in maps]))
         said = torch.zeros(len(next(iter(content.values())).present) if content else 0, made.up.shape[1])
         weights: dict[str, Tensor] = {}
@@ -84,23 +93,56 @@ class Expectation(nn.Module):
     def part(self, name: str, features: Tensor) -> Tensor:
         """What a part says, (item, rank), from (item, part width): 0 where an item has nothing of it.
 
-        Attributes speak for their details too. A part of no block says nothing.
+        A part of no block says nothing.
         """
-        said = self._block(name, features)
-        return said + self._block(DETAILS, self.details(features)) if name == "attributes" else said
+        if name not in self.block_widths:
+            return features.new_zeros(len(features), self.rank)
+        # Where no item of a batch has any of the columns of text, there are fewer windows.
+        features = F.pad(features, (0, self.block_widths[name] - features.shape[1]))
+        blocks = {name: features}
+        if name in self.landmarks:
+            blocks[likeness_of(name)] = self.landmarks[name](features)
+        there = (features != 0).any(dim=1, keepdim=True)
+        said = torch.where(there, sum(self._block(each, read) for each, read in blocks.items()), 0.0)
+        if name == "attributes":
+            for column, curves in self.details.curves(features).items():
+                said = said + torch.where(
+                    (curves != 0).any(dim=1, keepdim=True), self._block(curves_of(column), curves), 0.0
+                )
+        return said
 
     def expand(self, said: Tensor) -> Tensor:
         """Vectors (item, width) from the sum (item, rank) of what the parts say."""
         return self.offset + said @ self.up
 
     def _block(self, name: str, features: Tensor) -> Tensor:
-        if name not in self.block_widths:
-            return features.new_zeros(len(features), self.rank)
         place = list(self.block_widths).index(name)
-        # Where no item of a batch has any of the columns of text, there are fewer windows.
-        features = F.pad(features, (0, self.block_widths[name] - features.shape[1]))
-        added = features @ getattr(self, f"weight_{place}") + getattr(self, f"bias_{place}")
-        return torch.where((features != 0).any(dim=1, keepdim=True), added, 0.0)
+        return features @ getattr(self, f"weight_{place}") + getattr(self, f"bias_{place}")
+
+
+def described(
+    content: Mapping[str, ContentBlock], details: AttributeDetails, landmarks: Mapping[str, Landmarks]
+) -> dict[str, ContentBlock]:
+    """The blocks that content maps read: those of `content`, their likeness to landmarks, and the curves of numbers."""
+    blocks = dict(content)
+    for name, marks in landmarks.items():
+        features, present = content[name]
+        like = marks(torch.from_numpy(features)).numpy()
+        blocks[likeness_of(name)] = ContentBlock(np.where(present[:, None], like, 0.0).astype(np.float32), present)
+    if "attributes" in content:
+        for column, curves in details.curves(torch.from_numpy(content["attributes"].features)).items():
+            blocks[curves_of(column)] = ContentBlock(curves.numpy(), curves.any(dim=1).numpy())
+    return blocks
+
+
+def likeness_of(name: str) -> str:
+    """The name of a part's block of likeness to landmarks."""
+    return f"{name}, likeness"
+
+
+def curves_of(column: str) -> str:
+    """The name of a column of numbers' block of curves."""
+    return f"curves of {column}"
 
 
 def _size(part: Tensor) -> Tensor:

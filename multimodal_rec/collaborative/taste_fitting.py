@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_rec.collaborative.content_map import ContentMap
-from multimodal_rec.collaborative.expectation import DETAILS
+from multimodal_rec.collaborative.details import DETAILS
 from multimodal_rec.collaborative.fitting import Fitted, Learner, candidates, fit
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.settings import TasteConfig
@@ -61,7 +61,6 @@ class TasteLearner(Learner[TasteScore]):
         blocks = {name: block for name, block in log.content.items() if name != DETAILS}
         known = counts > 0
         self._inputs = {name: _Input.of(block, known, config.num_directions) for name, block in blocks.items()}
-        self._widths = {name: block.features.shape[1] for name, block in log.content.items()}
         kinds = int(log.events.kind.max(initial=0)) + 1
         speaks = np.bincount(events.kind, minlength=kinds) > 0
         self.score = TasteScore(
@@ -117,7 +116,7 @@ class TasteLearner(Learner[TasteScore]):
     @torch.no_grad()
     def content_map(self) -> ContentMap:
         """What content says of any item's numbers: A itself, and nothing of the rest."""
-        made = ContentMap(self._widths, self.score.width)
+        made = ContentMap({name: len(each.centre) for name, each in self._inputs.items()}, self.score.width)
         dim = self._config.dim
         for place, (name, learned) in enumerate(zip(self._inputs, self.maps, strict=True)):
             weight, bias = self._inputs[name].composed(learned)

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from multimodal_rec.catalogue import Catalogue
+from multimodal_rec.collaborative.content_map import ContentMap
+from multimodal_rec.collaborative.score import ContentBlock
 from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
 from multimodal_rec.config import RecommenderConfig, TowerConfig
 from multimodal_rec.errors import CatalogueError, ConfigError
@@ -118,6 +120,34 @@ def test_an_item_that_nobody_took_is_what_its_content_lets_expect(bert: Path, tm
     row = rows["same"]
     np.testing.assert_array_equal(again.content[row, image], table.content[row, image])
     assert not np.allclose(again.content[row, text], table.content[row, text])
+    recommender.close()
+
+
+def test_maps_read_likeness_and_believe_an_item_by_how_many_took_it(
+    bert: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[set[str], np.ndarray]] = []
+    fit = ContentMap.fit
+
+    def told(
+        content: dict[str, ContentBlock], vectors: np.ndarray, known: np.ndarray, *, trust: np.ndarray, alone: object
+    ) -> ContentMap:
+        asked.append((set(content), trust))
+        return fit(content, vectors, known, trust=trust)
+
+    monkeypatch.setattr(ContentMap, "fit", told)
+    config = tiny_config(bert, collaborative={"item_item": ItemItemConfig(rank=4)})
+    recommender = Recommender(config).fit(catalogue, training=replace(CPU, epochs=1))
+    blend = recommender._fitted().model.blend
+    assert blend is not None
+    assert {"text", "attributes"} <= set(blend.content.landmarks)
+    ((blocks, trust),) = asked
+    assert {"text", "text, likeness", "attributes, likeness", "curves of price"} <= blocks
+    assert "attribute details" not in blocks
+    took = catalogue.interactions.loc[catalogue.event_weights > 0]
+    pairs = set(zip(took["user_id"].tolist(), took["item_id"].tolist(), strict=True))
+    counts = [sum(item_id == taken for _, taken in pairs) for item_id in catalogue.item_ids]
+    np.testing.assert_allclose(trust, np.sqrt(np.array(counts) + 5))
     recommender.close()
 
 

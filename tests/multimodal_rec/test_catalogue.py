@@ -208,6 +208,19 @@ def test_write_refuses_what_could_not_be_read_back(folder: Path, tmp_path: Path)
         piped.write(tmp_path / "z", format="csv")
 
 
+def test_tags_may_be_text_too(tmp_path: Path) -> None:
+    items = pd.DataFrame({"item_id": ["a", "b"], "cast": [["Ann Lee", "Bo Yi"], "Cy|Di"], "maker": [3, None]})
+    schema = Schema("x", text=("maker", "cast"), attributes={"cast": "tags", "maker": "category"})
+    catalogue = Catalogue.from_frames(items, schema=schema)
+    read = Catalogue.read(catalogue.write(tmp_path / "x", format="csv"))
+    for each in (catalogue, read):
+        assert each.items["cast"].tolist() == [("Ann Lee", "Bo Yi"), ("Cy", "Di")]
+        assert each.items["maker"].tolist() == ["3", None]
+    nothing = pd.DataFrame({"item_id": ["a"], "cast": [[]], "maker": [None]})
+    with pytest.raises(CatalogueError, match="this item has no text"):
+        Catalogue.from_frames(nothing, schema=schema)
+
+
 def test_wrong_arguments() -> None:
     items = pd.DataFrame([["a", "b", "A"]], columns=["item_id", "item_id", "title"])
     with pytest.raises(CatalogueError, match="items has columns of one name: 'item_id'"):

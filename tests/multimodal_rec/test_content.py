@@ -85,6 +85,16 @@ def test_soundtrack_speaks_where_the_item_has_no_sound(items: pd.DataFrame) -> N
     assert content.load(3, "audio") is None
 
 
+def test_tags_are_read_as_their_list() -> None:
+    items = pd.DataFrame({"title": ["Rain", None], "cast": [("Ann Lee", "Bo Yi"), ()], "maker": ["Ann Lee", None]})
+    schema = Schema("films", text=("title", "cast", "maker"), attributes={"cast": "tags", "maker": "category"})
+    joined, apart = ItemContent(items, schema), ItemContent(items, schema, texts_apart=True)
+    assert joined.load(0, "text") == "Rain. Ann Lee, Bo Yi. Ann Lee"
+    assert apart.load(0, "text") == ["Rain", "Ann Lee, Bo Yi", "Ann Lee"]
+    assert apart.load(1, "text") is None
+    assert joined.content_hash(0, "text") != ItemContent(items.drop(columns="cast"), schema).content_hash(0, "text")
+
+
 def test_presence_agrees_with_loading(items: pd.DataFrame) -> None:
     content = ItemContent(items, SCHEMA)
     for modality in ("text", "image", "audio", "video"):

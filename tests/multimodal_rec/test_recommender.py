@@ -346,13 +346,13 @@ class TestSaveAndLoad:
 
     def test_a_folder_holds_json_safetensors_and_a_store(self, saved: Path) -> None:
         assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors", "store"]
-        assert json.loads((saved / "config.json").read_text())["format"] == 2
+        assert json.loads((saved / "config.json").read_text())["format"] == 3
 
-    @pytest.mark.parametrize("found", [1, 3, "two", None])
+    @pytest.mark.parametrize("found", [1, 2, "two", None])
     def test_another_format_is_refused(self, saved: Path, tmp_path: Path, found: object) -> None:
         about = json.loads((saved / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**about, "format": found}))
-        with pytest.raises(NotFittedError, match=rf"in format {found}\. This release reads format 2 .*Fit again"):
+        with pytest.raises(NotFittedError, match=rf"in format {found}\. This release reads format 3 .*Fit again"):
             Recommender.load(tmp_path)
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"name": "another\'s"}'])

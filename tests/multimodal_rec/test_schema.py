@@ -53,6 +53,7 @@ def test_modalities_keep_the_models_order_and_a_soundtrack_counts_as_sound() -> 
         ('name = "x"\n[context]\nitem_id = "category"', r"'item_id' cannot be declared under context"),
         ('name = "x"\n[columns]\ntext = "title"', r"columns for text are 'title'\. Expected a list"),
         ('name = "x"\n[columns]\nimage = ["a"]\naudio = ["a"]', r"'a' is declared as image and as audio"),
+        ('name = "x"\n[columns]\ntext = ["a"]\n[attributes]\na = "number"', r"'a' .* a number has no words to read"),
         ('name = "x"\n[columns]\ntext = ["a"]\nimage = ["a"]', r"'a' is declared as image and as text"),
         ('name = "x"\n[events]\nlike = "much"', r"event 'like' has the weight 'much'\. Expected a number"),
         ('name = "x"\ncontext = 3', r"'context' is 3\. Expected a table"),

@@ -159,3 +159,26 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         ContentMap.fit(content, vectors, known[:3])
     with pytest.raises(KeyError, match=r"block 'sound' is unknown\. Expected one of 'text', 'noise'"):
         ContentMap.fit(content, vectors, known).block("sound", torch.zeros(1, 2))
+
+
+def test_what_is_little_trusted_teaches_little() -> None:
+    content, vectors, known = planted()
+    random = np.random.default_rng(3)
+    noisy = known & (random.random(NUM_ITEMS) < 0.5)
+    taught = vectors + np.where(noisy[:, None], 20.0 * random.standard_normal(vectors.shape), 0.0)
+    trust = np.where(noisy, 1e-3, 1.0)
+    alike = expected(ContentMap.fit(content, taught, known), content)
+    weighed = expected(ContentMap.fit(content, taught, known, trust=trust), content)
+    assert explained(vectors[~known], weighed[~known]) > 0.85
+    assert explained(vectors[~known], alike[~known]) < 0.7
+    # Only how the items compare matters: twice the trust in all is the same trust.
+    twice = expected(ContentMap.fit(content, taught, known, trust=2 * trust), content)
+    np.testing.assert_allclose(twice, weighed, atol=1e-4)
+
+
+def test_trust_that_is_none_is_refused() -> None:
+    content, vectors, known = planted()
+    with pytest.raises(ConfigError, match=r"trust is \(200,\). Expected a number above 0 for each of 200 items"):
+        ContentMap.fit(content, vectors, known, trust=np.zeros(NUM_ITEMS))
+    with pytest.raises(ConfigError, match=r"trust is \(3,\)"):
+        ContentMap.fit(content, vectors, known, trust=np.ones(3))

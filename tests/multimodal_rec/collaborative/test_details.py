@@ -62,3 +62,18 @@ def test_no_attributes_have_no_details() -> None:
     details = AttributeDetails.of(encoder, torch.zeros(3, 1))
     assert details(torch.zeros(3, 1)).shape == (3, 0)
     assert details.width == 0
+
+
+def test_curves_are_told_by_their_column_and_nothing_where_there_is_no_number() -> None:
+    frame = pd.DataFrame(
+        {"genre": ["a"] * 20, "year": range(1950, 1970), "price": [None, *(step**2 for step in range(19))]}
+    )
+    encoder = FieldEncoder.fit(frame, {"year": "number", "genre": "category", "price": "number"})
+    attributes = torch.from_numpy(encoder.transform(frame))
+    details = AttributeDetails.of(encoder, attributes)
+    curves = details.curves(attributes)
+    assert tuple(curves) == details.numbers == ("year", "price")
+    # Lacking, then the curves, of each column; the category in between has no curves.
+    assert torch.equal(details(attributes)[:, 1 : 1 + NUM_BUMPS], curves["year"])
+    assert torch.equal(details(attributes)[:, 3 + NUM_BUMPS :], curves["price"])
+    assert curves["price"].any(dim=1).tolist() == [False, *[True] * 19]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 
 from multimodal_rec.collaborative.content_map import ContentMap
-from multimodal_rec.collaborative.expectation import Expectation
+from multimodal_rec.collaborative.details import AttributeDetails
+from multimodal_rec.collaborative.expectation import Expectation, described
+from multimodal_rec.collaborative.landmarks import Landmarks
 from multimodal_rec.collaborative.score import ContentBlock
+from multimodal_rec.fields import FieldEncoder
 
 ITEMS = 60
 
@@ -68,3 +72,25 @@ def test_a_part_that_nobody_had_says_nothing() -> None:
     assert torch.equal(made.part("audio", torch.ones(2, 7)), torch.zeros(2, 4))
     nothing = Expectation.of([ContentMap.fit({}, np.ones((5, 3)), np.ones(5, dtype=bool))], {}, rank=4)
     assert nothing.expand(torch.zeros(1, 4)).tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_a_part_speaks_by_its_likeness_and_its_curves_too() -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"genre": random.choice(["a", "b", "c"], ITEMS), "year": random.integers(1950, 2000, ITEMS)})
+    frame.loc[:9, "year"] = None
+    encoder = FieldEncoder.fit(frame, {"genre": "category", "year": "number"})
+    attributes = torch.from_numpy(encoder.transform(frame))
+    raw = taught()[0] | {"attributes": ContentBlock(attributes.numpy(), np.ones(ITEMS, dtype=bool))}
+    known = np.arange(ITEMS) < 40
+    details = AttributeDetails.of(encoder, attributes)
+    landmarks = {name: Landmarks.of(block, known) for name, block in raw.items()}
+    content = described(raw, details, landmarks)
+    assert set(content) == {*raw, *(f"{name}, likeness" for name in raw), "curves of year"}
+    assert not content["curves of year"].present[:10].any()
+    assert not content["image, likeness"].features[~raw["image"].present].any()
+    # A square and a product, which no sum over the features tells.
+    vectors = np.stack([raw["text"].features[:, 0] ** 2, raw["image"].features[:, :2].prod(axis=1)], axis=1)
+    maps = [ContentMap.fit(content, vectors, known)]
+    made = Expectation.of(maps, content, rank=8, details=details, landmarks=landmarks)
+    said = sum((made.part(name, torch.from_numpy(block.features)) for name, block in raw.items()), torch.zeros(()))
+    torch.testing.assert_close(made.expand(said), said_by_maps(maps, content), rtol=1e-3, atol=1e-3)
