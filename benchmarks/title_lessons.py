@@ -84,7 +84,7 @@ class Lessons(NamedTuple):
     def score(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         """NDCG@10 of a purchase's title among all of the part: the mean over buyers, and over titles of that.
 
-        The mean over purchases is a dozen popular titles' luck, which no text foretells.
+        The mean over purchases is a few popular titles' luck, which no text foretells.
         """
         title, lesson = _given(labels)
         hits = self._cosines(lesson, outputs)

@@ -234,8 +234,8 @@ def table(out: Path) -> str:
 def _cell(values: list[float]) -> str:
     if not values:
         return "-"
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
 
 
 def main(arguments: list[str] | None = None) -> None:
