@@ -27,6 +27,12 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("tuning")
 
 
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(HOUSE / "benchmarks"))
+    return importlib.import_module("title_lessons")
+
+
 def run(tuning: ModuleType, out: Path, task: str, *tunings: str, seeds: int = 1) -> None:
     arguments = ["--source", str(SOURCE), "--out", str(out), "--tasks", task, "--tunings", *tunings]
     tuning.main([*arguments, "--seeds", str(seeds), "--share", "0.015"])
@@ -54,7 +60,7 @@ def test_only_the_first_seed_tries_every_rate(tuning: ModuleType, tmp_path: Path
     runs = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
     first = {each["rate"]: each["valid"] for each in runs if each["seed"] == 0}
     (second,) = (each["rate"] for each in runs if each["seed"] == 1)
-    assert set(first) == set(tuning.CACHED_RATES["frozen"])
+    assert set(first) == set(tuning.Task._field_defaults["frozen_rates"])
     assert second == max(sorted(first), key=first.__getitem__)
 
 
@@ -128,35 +134,58 @@ def test_titles_run(tuning: ModuleType, tmp_path: Path) -> None:
     assert all(0 <= each["test"]["next"] <= 1 for each in results)
 
 
-def test_no_next_item_of_validation_or_test_occurs_in_training(tuning: ModuleType, tmp_path: Path) -> None:
-    task = tuning.TASKS["titles"](SOURCE, tmp_path, 1.0)
-    (parts,) = task.folds
-    train = set(parts["train"].items.flatten().tolist())
-    for part in ("valid", "test"):
-        assert train.isdisjoint(parts[part].labels[:, -1].tolist())
-    assert {name: len(part.items) for name, part in parts.items()} == {"train": 4567, "valid": 1139, "test": 1872}
+def test_validation_and_test_rank_titles_that_training_never_read(lessons: ModuleType) -> None:
+    parts = lessons.purchases(SOURCE / "amazon-titles", 1.0)
+    asked = {name: {each.title for each in part} for name, part in parts.items()}
+    assert not asked["train"] & asked["valid"] | asked["train"] & asked["test"] | asked["valid"] & asked["test"]
+    for part in parts.values():
+        for each in part:
+            assert each.others
+            assert each.title not in each.others
+            assert not set(each.others) & (asked["valid"] | asked["test"])
+    assert {name: len(part) for name, part in parts.items()} == {"train": 29403, "valid": 5205, "test": 9149}
+    assert {name: len(titles) for name, titles in asked.items()} == {"train": 2240, "valid": 513, "test": 915}
 
 
-def test_titles_are_scored_by_the_rank_of_the_next_one(tuning: ModuleType, tmp_path: Path) -> None:
-    score = tuning.TASKS["titles"](SOURCE, tmp_path, 0.015).score
+def test_what_speaks_for_a_title(lessons: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lessons, "BUYERS", 2)
+    (tmp_path / "made_items.tsv").write_text("".join(f"{item}\ttitle {item}\n" for item in "abcdefghijkl"))
+    # Two people bought everything, the second backwards; a third one rare thing, which nobody else did.
+    rows = [" ".join("abcdefghijk"), " ".join("kjihgfedcbaa"), "l"]
+    (tmp_path / "am_made_users.tsv").write_text("".join(f"p{number}\t{row}\n" for number, row in enumerate(rows)))
+    parts = lessons.purchases(tmp_path, 1.0, "made")
+    training = {each.title for each in parts["train"]}
+    order = {0: [f"title {item}" for item in "abcdefghijk"], 1: [f"title {item}" for item in "kjihgfedcba"]}
+    assert "title l" not in training
+    for name, part in parts.items():
+        assert part, name
+        for each in part:
+            before = order[each.person][: order[each.person].index(each.title)]
+            said = order[each.person] if name == "train" else before
+            assert each.others == [title for title in said if title in training and title != each.title]
+
+
+def test_titles_are_scored_by_the_rank_of_the_next_one(lessons: ModuleType) -> None:
     axes = torch.eye(3)
-    # The first and third person's next title is the nearest, the second's comes after the two others.
-    second = torch.stack([axes[0], axes[0], axes[2], axes[1]])
-    outputs = torch.stack([axes[[0, 0, 0, 0]], second, axes[[2, 2, 2, 2]]])
-    ndcg = score(outputs, torch.tensor([[1, 2, 3, 7], [1, 2, 3, 8], [1, 2, 3, 9]]))["next"]
-    assert ndcg == pytest.approx((1 + 1 / np.log2(3 + 1) + 1) / 3)
+    # Three people before three titles: the first and third find theirs, the second's comes after the two others.
+    queries = torch.stack([axes[0], torch.tensor([0.6, 0.0, 0.8]), axes[2]])
+    three = lessons.Lessons(queries, torch.tensor([0, 1, 2]))
+    assert three.score(2 * axes[:, None], torch.tensor([[0], [1], [2]]))["next"] == pytest.approx((1 + 0.5 + 1) / 3)
+    # Two people bought the first title, nobody the third: what is padded is nobody.
+    two = three.score(axes[:, None], torch.tensor([[0, 1], [2, -1], [-1, -1]]))["next"]
+    assert two == pytest.approx(((1 + 1 / np.log2(3)) / 2 + 1 / np.log2(4)) / 2)
 
 
-def test_titles_are_learned_from_the_person_s_other_ones(tuning: ModuleType, tmp_path: Path) -> None:
-    loss = tuning.TASKS["titles"](SOURCE, tmp_path, 0.015).loss
-    axes = torch.eye(2)
-    labels = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
-    # Two people, each with four equal titles: the own title beats the other person's four by 1 / 0.05.
-    apart = loss(torch.stack([axes[[0] * 4], axes[[1] * 4]]), labels)
-    assert float(apart) == pytest.approx(np.log1p(4 * np.exp(-20.0)), abs=1e-6)
-    # The same item in the other's hands is no negative.
-    assert float(loss(torch.stack([axes[[0] * 4]] * 2), labels)) == pytest.approx(np.log(5))
-    assert float(loss(torch.stack([axes[[0] * 4]] * 2), labels[[0, 0]])) == pytest.approx(np.log(4))
+def test_each_buyer_looks_for_the_title_among_the_batch_s(lessons: ModuleType) -> None:
+    axes = torch.eye(3)
+    labels = torch.tensor([[0, 1], [2, -1], [3, -1]])
+    queries = axes[[0, 0, 1, 2]]
+    scale = np.exp(-1 / lessons.TEMPERATURE)
+    apart = lessons.Lessons(queries, torch.tensor([7, 8, 9, 5])).loss(axes[:, None], labels)
+    assert float(apart) == pytest.approx(np.log1p(2 * scale), abs=1e-7)
+    # All titles alike: each is found among three, but by person 7, who bought the first two, among two.
+    shared = lessons.Lessons(queries, torch.tensor([7, 8, 7, 5])).loss(torch.ones(3, 1, 3), labels)
+    assert float(shared) == pytest.approx(((np.log(2) + np.log(3)) / 2 + np.log(2) + np.log(3)) / 3)
 
 
 def test_the_halves_share_nothing_and_do_not_depend_on_order(monkeypatch: pytest.MonkeyPatch) -> None:
