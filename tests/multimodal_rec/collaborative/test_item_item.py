@@ -200,8 +200,8 @@ def test_scale_and_damping_make_scores_log_odds() -> None:
 
 
 def test_many_items_are_solved_by_factors_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_weights, "DENSE_ITEMS", 4)
-    monkeypatch.setattr(item_weights, "TUNED_ITEMS", 4)
+    for limit in ("DENSE_ITEMS", "DENSE_ROWS", "TUNED_ITEMS"):
+        monkeypatch.setattr(item_weights, limit, 4)
     score = fitted(log_of(checkerboard()), rank=2)
     found = scores_of(score, history_of([0, 2]))[0]
     assert found[[4, 6, 8, 10]].min() > found[[1, 3, 5, 7, 9, 11]].max()
@@ -215,6 +215,7 @@ def test_more_items_than_can_be_solved_for_are_solved_for_by_rows(monkeypatch: p
     np.testing.assert_allclose(by_items, ease(np.concatenate([taken, features.T]), 5.0), atol=1e-6)
     # Twelve people and three features, the last person without anything.
     monkeypatch.setattr(item_weights, "DENSE_ITEMS", 15)
+    monkeypatch.setattr(item_weights, "DENSE_ROWS", 15)
     monkeypatch.setattr(few_rows, "_ITEMS_AT_ONCE", 16)
     np.testing.assert_allclose(weights_of(sparse.csr_array(taken), 5.0, features=features), by_items, atol=1e-5)
     np.testing.assert_allclose(weights_of(sparse.csr_array(taken), 5.0), ease(taken, 5.0), atol=1e-5)
