@@ -23,9 +23,9 @@ POSTER = TowerConfig("timm:test_byobnet", pretrained=False, tuning="frozen", ima
 SOUND = TowerConfig("spectrogram:test_byobnet", pretrained=False, tuning="frozen", max_windows=2)
 
 
-def prepared(name: str, data: Path, out: Path) -> Catalogue:
-    """The catalogue that the recipe of `datasets/` makes of the source, made once."""
-    folder = out / "catalogues" / name
+def prepared(name: str, data: Path, out: Path, *, which: str | None = None) -> Catalogue:
+    """The catalogue that the recipe of `datasets/` makes of the source, made once; `which`: of a recipe of several."""
+    folder = out / "catalogues" / (name if which is None else f"{name}-{which}")
     if not (folder / "catalogue.toml").exists():
         recipe = Path(__file__).parent.parent / "datasets" / name / "prepare.py"
         spec = importlib.util.spec_from_file_location("recipe", recipe)
@@ -33,7 +33,7 @@ def prepared(name: str, data: Path, out: Path) -> Catalogue:
             raise SystemExit(f"no recipe at {recipe}")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        module.prepare(data / name, folder)
+        module.prepare(data / name, folder, **({} if which is None else {"which": which}))
     return Catalogue.read(folder)
 
 

@@ -190,4 +190,8 @@ class _Rankings:
 
     def _blended(self, parts: Sequence[np.ndarray], weights: Tensor) -> np.ndarray:
         by_item = weights.cpu().numpy()[self._taken.astype(int)]
-        return np.sum([part * by_item[:, column] for column, part in enumerate(parts)], axis=0)
+        total = np.zeros_like(parts[0])
+        for part, weight in zip(parts, by_item.T, strict=True):
+            if weight.any():
+                total += part * weight
+        return total

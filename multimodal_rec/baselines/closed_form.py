@@ -10,7 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import svds
 
 from multimodal_rec.baselines.baseline import Baseline, Log
-from multimodal_rec.collaborative.item_weights import ridge_weights
+from multimodal_rec.collaborative.item_weights import weights_of
 from multimodal_rec.errors import ConfigError
 
 
@@ -18,8 +18,9 @@ from multimodal_rec.errors import ConfigError
 class EASE(Baseline):
     """A linear map from histories to scores, the best in squared error whose diagonal is 0, in closed form.
 
-    B = I − P / diag(P) column by column, P = (XᵀX + λI)⁻¹; scores = X B. `regularisation` is λ. Dense in items:
-    time grows with their cube, memory with their square. Source: Steck (arXiv:1905.03375), equation 8.
+    B = I − P / diag(P) column by column, P = (XᵀX + λI)⁻¹; scores = X B. `regularisation` is λ. Dense in items: memory
+    grows with their square and time with their cube, or with that of people where items are too many and people are
+    not. Source: Steck (arXiv:1905.03375), equation 8.
     """
 
     def __init__(self, regularisation: float = 100.0) -> None:
@@ -29,9 +30,7 @@ class EASE(Baseline):
 
     def _learn(self, log: Log, validate: Callable[[Baseline], float] | None) -> None:
         del validate
-        self._to_scores = ridge_weights((log.histories.T @ log.histories).toarray(), self.regularisation).astype(
-            np.float32
-        )
+        self._to_scores = weights_of(log.histories, self.regularisation)
 
     def _score(self, log: Log, user_index: np.ndarray) -> np.ndarray:
         return log.histories[user_index].astype(np.float32) @ self._to_scores
@@ -55,10 +54,8 @@ class EASEWithContent(Baseline):
 
     def _learn(self, log: Log, validate: Callable[[Baseline], float] | None) -> None:
         del validate
-        features = log.directions("EASEWithContent")
-        gram = (log.histories.T @ log.histories).toarray()
-        gram += self.content_weight * (features @ features.T)
-        self._to_scores = ridge_weights(gram, self.regularisation).astype(np.float32)
+        features = log.directions("EASEWithContent") * self.content_weight**0.5
+        self._to_scores = weights_of(log.histories, self.regularisation, features=features)
 
     def _score(self, log: Log, user_index: np.ndarray) -> np.ndarray:
         return log.histories[user_index].astype(np.float32) @ self._to_scores

@@ -67,7 +67,7 @@ class ItemItemScore(CollaborativeScore):
         taken = sparse.csr_array(taken[:, known])
         likeness = _likeness(log.content, known)
         held_out = HeldOut.of(taken, np.random.default_rng(config.seed))
-        setting = chosen(held_out, likeness, strength=config.strength)
+        setting = chosen(held_out, likeness, strength=config.strength, content_weight=config.content_weight)
         if held_out is not None:
             history_side, item_side = factors(held_out.rest, likeness, setting, rank=config.rank)
             scale, damping = calibrated(held_out, history_side, item_side)

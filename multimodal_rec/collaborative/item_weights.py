@@ -12,10 +12,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.utils.extmath import randomized_svd
 
+from multimodal_rec.collaborative.few_rows import FewRows
 from multimodal_rec.errors import ConfigError
 
 DENSE_ITEMS = 12_000
 """Up to so many items weights are solved for densely: a few matrices of their square, and time with their cube."""
+
+DENSE_ROWS = 16_000
+"""Where items are more: up to so many people and features weights are solved for by those, in half the precision."""
 
 TUNED_ITEMS = 8_000
 """Up to so many items several settings are compared, each at the cost of one more solution."""
@@ -70,19 +74,21 @@ class HeldOut(NamedTuple):
         return sparse.csr_array(self.rest[self.people])
 
 
-def chosen(held_out: HeldOut | None, likeness: Sequence[np.ndarray], *, strength: float) -> Setting:
-    """The setting that finds most of what was held out; `strength` without content where there is nothing to ask.
+def chosen(
+    held_out: HeldOut | None, likeness: Sequence[np.ndarray], *, strength: float, content_weight: float = 0.0
+) -> Setting:
+    """The setting that finds most of what was held out; where there is nothing to ask, or too many items, as told.
 
     Compared are `strength` and a third of it, then content beside the better. Not more: what is drawn from the midst
     of histories is easier to find than what comes after them, and would have weights held back too strongly
     (MovieLens: λ 300 where 100 finds more of what came next). `likeness`: blocks (item, width) of unit rows.
     """
-    best = Setting(strength, 0.0)
     if held_out is None or _num_items(held_out.rest) > TUNED_ITEMS:
-        return best
+        return Setting(strength, content_weight)
+    best = Setting(strength, 0.0)
     found = _found(held_out, likeness, best)
-    for content_weight in (0.0, *(CONTENT_WEIGHTS if likeness else ())):
-        setting = Setting(strength / 3 if content_weight == 0 else best.strength, content_weight)
+    for weight in (0.0, *(CONTENT_WEIGHTS if likeness else ())):
+        setting = Setting(strength / 3 if weight == 0 else best.strength, weight)
         gain = _found(held_out, likeness, setting)
         if gain > found:
             best, found = setting, gain
@@ -96,14 +102,18 @@ def factors(
 
     Their product is EASE's B as far as the strongest right singular vectors V of all people's scores XB reach, B V Vᵀ,
     which loses least of XB: B = I − P / diag(P), P = (XᵀX + w FFᵀ + λI)⁻¹. (lastfm-2k, 128 factors: recall@20 .4252 on
-    validation, .4163 by B's own singular values, .4184 by all of B.) Above `DENSE_ITEMS` items it is D^-½ U Uᵀ D^½
-    instead, D how many took each item and U the strongest factors of the log over the roots of its sums; content is
-    not read then. Sources: Steck (arXiv:1905.03375), equation 8; Shen et al. (arXiv:2108.07567), the ideal low-pass
-    filter.
+    validation, .4163 by B's own singular values, .4184 by all of B.) Where items are too many to be solved
+    for, and people and features too, it is D^-½ U Uᵀ D^½ instead, D how many took each item and U the strongest
+    factors of the log over the roots of its sums; content is not read then. Sources: Steck (arXiv:1905.03375),
+    equation 8; Shen et al. (arXiv:2108.07567), the ideal low-pass filter.
     """
     rank = min(rank, _num_items(taken))
     if _num_items(taken) <= DENSE_ITEMS:
-        return _projected(taken, _weights(taken, likeness, setting), rank)
+        return _projected(taken, _Dense(_weights(taken, likeness, setting)), rank)
+    features = _features(likeness, setting)
+    if _fewer_rows(taken, features):
+        # The rounds are most of the time there, and the factors beside those that are kept lie far behind.
+        return _projected(taken, FewRows(taken, features, setting.strength), rank, num_rounds=4)
     people = np.sqrt(np.maximum(np.asarray(taken.sum(axis=1)), 1.0))
     items = np.sqrt(np.maximum(np.asarray(taken.sum(axis=0)), 1.0))
     normalised = sparse.csr_array(sparse.diags_array(1 / people) @ taken @ sparse.diags_array(1 / items))
@@ -140,13 +150,27 @@ def _num_items(taken: sparse.csr_array) -> int:
     return int(taken.sum(axis=0).size)
 
 
-def _projected(taken: sparse.csr_array, weights: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+class _Dense(NamedTuple):
+    """Weights that are written out."""
+
+    weights: np.ndarray
+
+    def times(self, columns: np.ndarray) -> np.ndarray:
+        return self.weights @ columns
+
+    def transposed_times(self, columns: np.ndarray) -> np.ndarray:
+        return self.weights.T @ columns
+
+
+def _projected(
+    taken: sparse.csr_array, weights: _Dense | FewRows, rank: int, *, num_rounds: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
     """B V / √s and V √s of the strongest singular values s and vectors V of XB, by iterating on a subspace."""
-    num_items = len(weights)
+    num_items = _num_items(taken)
     subspace = np.random.default_rng(0).standard_normal((num_items, min(rank + 32, num_items)))
-    for _ in range(8):
-        subspace = np.linalg.qr(weights.T @ (taken.T @ (taken @ (weights @ subspace))))[0]
-    mapped = weights @ subspace
+    for _ in range(num_rounds):
+        subspace = np.linalg.qr(weights.transposed_times(taken.T @ (taken @ weights.times(subspace))))[0]
+    mapped = weights.times(subspace)
     triangle = np.linalg.qr(taken @ mapped, mode="r")
     _, values, axes = np.linalg.svd(triangle, full_matrices=False)
     keep = values[:rank] > 1e-9 * max(float(values[0]), 1e-30)
@@ -171,6 +195,29 @@ def _weights(taken: sparse.csr_array, likeness: Sequence[np.ndarray], setting: S
         for features in likeness:
             gram += setting.content_weight * (features @ features.T)
     return ridge_weights(gram, setting.strength)
+
+
+def _fewer_rows(taken: sparse.csr_array, features: np.ndarray | None) -> bool:
+    return FewRows.num_rows(taken, features) <= min(DENSE_ROWS, _num_items(taken))
+
+
+def _features(likeness: Sequence[np.ndarray], setting: Setting) -> np.ndarray | None:
+    """All blocks side by side, (item, feature), as heavy as the setting says; None where they count nothing."""
+    return np.hstack(likeness) * setting.content_weight**0.5 if likeness and setting.content_weight > 0 else None
+
+
+def weights_of(taken: sparse.csr_array, strength: float, *, features: np.ndarray | None = None) -> np.ndarray:
+    """EASE's weights B written out, float32 (from item, to item), solved for by items or rows, whichever are fewer.
+
+    `taken`: (person, item) of 0 and 1; `features`: (item, feature), scaled, which stand as further rows under the log;
+    `strength`: λ. Raises `ConfigError` where λ is too small.
+    """
+    if _num_items(taken) > DENSE_ITEMS and _fewer_rows(taken, features):
+        return FewRows(taken, features, strength).dense()
+    gram = (taken.T @ taken).toarray().astype(np.float64)
+    if features is not None:
+        gram += features @ features.T
+    return ridge_weights(gram, strength).astype(np.float32)
 
 
 def ridge_weights(gram: np.ndarray, strength: float) -> np.ndarray:

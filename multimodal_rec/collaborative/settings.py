@@ -158,13 +158,16 @@ class ItemItemConfig:
     """Factors that are kept of them."""
     strength: float = 100.0
     """EASE's λ where none can be chosen, or too many items make choosing slow."""
+    content_weight: float = 0.0
+    """How many people's having taken both it counts there that two items are just alike; elsewhere it is chosen."""
     seed: int = 0
     """Draws the events that are held out to choose."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.strength > 0:
+        if self.rank < 1 or not self.strength > 0 or not self.content_weight >= 0:
             raise ConfigError(
-                f"rank is {self.rank} and strength {self.strength}. Expected at least 1, and a number above 0."
+                f"rank is {self.rank}, strength {self.strength} and content_weight {self.content_weight}. Expected at "
+                "least 1, and a number above 0, and one of at least 0."
             )
 
 

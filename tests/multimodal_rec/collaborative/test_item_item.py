@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import sparse
 
-from multimodal_rec.collaborative import item_weights
+from multimodal_rec.collaborative import few_rows, item_weights
 from multimodal_rec.collaborative.item_item import ItemItemConfig, ItemItemScore
-from multimodal_rec.collaborative.item_weights import HeldOut, Setting, calibrated, chosen, factors
+from multimodal_rec.collaborative.item_weights import HeldOut, Setting, calibrated, chosen, factors, weights_of
 from multimodal_rec.collaborative.score import ContentBlock, Log
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.history import Events, HistoryBatch
@@ -164,6 +164,7 @@ def test_content_is_used_where_it_finds_what_was_held_out() -> None:
     assert chosen(held_out, [telling], strength=5.0).content_weight > 0
     assert chosen(held_out, [noise], strength=5.0).content_weight == 0
     assert chosen(None, [telling], strength=5.0) == Setting(5.0, 0.0)
+    assert chosen(None, [telling], strength=5.0, content_weight=3.0) == Setting(5.0, 3.0)
 
 
 def test_a_tenth_of_long_histories_is_held_out_and_no_longer_there() -> None:
@@ -199,11 +200,27 @@ def test_scale_and_damping_make_scores_log_odds() -> None:
 
 
 def test_many_items_are_solved_by_factors_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_weights, "DENSE_ITEMS", 4)
-    monkeypatch.setattr(item_weights, "TUNED_ITEMS", 4)
+    for limit in ("DENSE_ITEMS", "DENSE_ROWS", "TUNED_ITEMS"):
+        monkeypatch.setattr(item_weights, limit, 4)
     score = fitted(log_of(checkerboard()), rank=2)
     found = scores_of(score, history_of([0, 2]))[0]
     assert found[[4, 6, 8, 10]].min() > found[[1, 3, 5, 7, 9, 11]].max()
+
+
+def test_more_items_than_can_be_solved_for_are_solved_for_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = np.concatenate([checkerboard().T, np.zeros((1, NUM_PEOPLE), bool)]).astype(float)
+    content = np.random.default_rng(1).standard_normal((NUM_PEOPLE, 3))
+    features = np.sqrt(7.0) * content
+    by_items = weights_of(sparse.csr_array(taken), 5.0, features=features)
+    np.testing.assert_allclose(by_items, ease(np.concatenate([taken, features.T]), 5.0), atol=1e-6)
+    # Twelve people and three features, the last person without anything.
+    monkeypatch.setattr(item_weights, "DENSE_ITEMS", 15)
+    monkeypatch.setattr(item_weights, "DENSE_ROWS", 15)
+    monkeypatch.setattr(few_rows, "_ITEMS_AT_ONCE", 16)
+    np.testing.assert_allclose(weights_of(sparse.csr_array(taken), 5.0, features=features), by_items, atol=1e-5)
+    np.testing.assert_allclose(weights_of(sparse.csr_array(taken), 5.0), ease(taken, 5.0), atol=1e-5)
+    history_side, item_side = factors(sparse.csr_array(taken), [content], Setting(5.0, 7.0), rank=NUM_PEOPLE)
+    np.testing.assert_allclose(taken @ history_side @ item_side.T, taken @ by_items, atol=1e-5)
 
 
 def test_a_log_in_which_nobody_takes_anything_scores_0_and_the_same_log_twice_the_same() -> None:
@@ -213,7 +230,7 @@ def test_a_log_in_which_nobody_takes_anything_scores_0_and_the_same_log_twice_th
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("setting", [{"rank": 0}, {"strength": 0.0}])
+@pytest.mark.parametrize("setting", [{"rank": 0}, {"strength": 0.0}, {"content_weight": -1.0}])
 def test_impossible_settings_are_refused(setting: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="Expected at least 1, and a number above 0"):
+    with pytest.raises(ConfigError, match="Expected at least 1, and a number above 0, and one of at least 0"):
         ItemItemConfig(**setting)  # pyright: ignore[reportArgumentType]
