@@ -84,7 +84,7 @@ OURS: Mapping[str, Task] = {
         split=partial(_labelled, "tiktok"),
         config=RecommenderConfig(
             {"image": TowerConfig("vectors:image"), "audio": TowerConfig("vectors:audio")},
-            collaborative={"graph": GraphConfig(evenness=(0.0, 1.0), patience=2)},
+            collaborative={"graph": GraphConfig(), "item_item": ItemItemConfig()},
         ),
         training=replace(_BRIEF, epochs=1),
         measure="recall@20",

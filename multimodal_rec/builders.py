@@ -124,9 +124,7 @@ def build_blend(
             sizes = {"num_kinds": len(own["kind.weight"]), "person_width": len(own["person"])}
             scores[name] = SequenceScore(SequenceEncoder.of(settings), num_items=0, **sizes)
         elif isinstance(settings, GraphConfig):
-            scores[name] = GraphScore(
-                0, settings.dim, temperature=settings.temperature, taking=own["taking"], members=len(settings.evenness)
-            )
+            scores[name] = GraphScore(0, settings.dim, temperature=settings.temperature, taking=own["taking"])
         else:
             scores[name] = ItemItemScore(0, len(own["speaks"]), rank=settings.rank)
     details = AttributeDetails(vocabulary.attributes.columns)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import cast, final
+from typing import final
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_rec.collaborative.fitting import Fitted, Learner, candidates, fit
@@ -37,16 +37,6 @@ def fit_graph(
 
 
 @final
-class _Member(nn.Module):
-    """What one member learns: z and h of the items."""
-
-    def __init__(self, log: Log, taken: np.ndarray, dim: int) -> None:
-        super().__init__()
-        self.side = ItemSide(log.content, taken, dim, scale=0.1)
-        self.history_side = ItemSide(log.content, taken, dim, scale=0.1)
-
-
-@final
 class GraphLearner(Learner[GraphScore]):
     """What items are in histories and what they are when asked about, learned through the graph:
 
@@ -54,12 +44,10 @@ class GraphLearner(Learner[GraphScore]):
 
     with Â the degree-normalised matrix of who took what, D the items' degrees, K_g the mean over an item's neighbours
     in one content block, all blocks together weighing 1, and the weighted mean over those that foretell it best. Loss:
-    softmax of ⟨unit(Σ h), v⟩ / temperature over all items that somebody took, at everything a person took, each event
-    over (how many they took) ** `evenness`; a share of those edges is hidden from the graph and from the history. For
-    each evenness there is a member, with weights, order and hidden edges of its own; trained in turn, they stop
-    together. Sources: LightGCN (arXiv:2002.02126) for the rounds, FREEDOM (arXiv:2211.06924) for the neighbours in
-    content. An h of its own does what an id embedding of people does: recall@20 on validation of lastfm-2k is .451 with
-    it, .454 with ids, and .429 with h = z.
+    softmax of ⟨unit(Σ h), v⟩ / temperature over all items that somebody took, at everything a person took; a share of
+    those edges is hidden from the graph and from the history. Sources: LightGCN (arXiv:2002.02126) for the rounds,
+    FREEDOM (arXiv:2211.06924) for the neighbours in content. An h of its own does what an id embedding of people does:
+    recall@20 on validation of lastfm-2k is .451 with it, .454 with ids, and .429 with h = z.
     """
 
     def __init__(self, log: Log, config: GraphConfig) -> None:
@@ -69,8 +57,8 @@ class GraphLearner(Learner[GraphScore]):
         self._took = took = log.took()
         counts = np.asarray(took.sum(axis=0))
         self._share = counts / max(float(counts.sum()), 1.0)
-        self._taken = torch.from_numpy(counts > 0)
-        self.members = nn.ModuleList(_Member(log, counts > 0, config.dim) for _ in config.evenness)
+        self.side = ItemSide(log.content, counts > 0, config.dim, scale=0.1)
+        self.history_side = ItemSide(log.content, counts > 0, config.dim, scale=0.1)
         self._edges, self._alike = who_took_what(took), _alike(log, took, config)
         self._turn = _turned(self._edges.forward)
         self._root = torch.from_numpy(np.maximum(counts, 1) ** -0.5).float()
@@ -78,51 +66,37 @@ class GraphLearner(Learner[GraphScore]):
         told = np.bincount(events.kind, minlength=num_kinds)
         # A kind counts in histories where most of its events say that something was taken.
         taking = torch.from_numpy(2 * np.bincount(events.kind[did], minlength=num_kinds) >= told).float()
-        self.score = GraphScore(
-            log.num_items, config.dim, temperature=config.temperature, taking=taking, members=len(config.evenness)
-        )
+        self.score = GraphScore(log.num_items, config.dim, temperature=config.temperature, taking=taking)
 
     def num_steps(self) -> int:
         """How many losses an epoch has."""
-        return len(self.members) * self._steps_a_member()
+        num_people = int(np.count_nonzero(np.diff(self._took.indptr)))
+        return min(num_people, max(_LEAST_STEPS, math.ceil(num_people / self._config.people_a_step)))
 
     def refresh(self) -> None:
         """None; writes the taken items' vectors."""
-        histories = [member.history_side() * self._root[:, None] for member in self._members()]
-        asked_about = [self._asked_about(member, self._edges) for member in self._members()]
-        self.score.vectors.copy_(torch.cat([*histories, *asked_about], dim=1) * self._taken[:, None])
+        history = self.history_side() * self._root[:, None]
+        vectors = torch.cat([history, self._asked_about(self._edges)], dim=1)
+        self.score.vectors.copy_(vectors * self.side.taken[:, None])
 
     def losses(self, random: np.random.Generator) -> Iterator[Tensor]:
-        """One epoch: for each member, a loss for each `people_a_step` people."""
-        for member, evenness in zip(self._members(), self._config.evenness, strict=True):
-            yield from self._losses_of(member, evenness, random)
-
-    def _losses_of(self, member: _Member, evenness: float, random: np.random.Generator) -> Iterator[Tensor]:
+        """One epoch: a loss for each `people_a_step` people."""
         config, lengths = self._config, np.diff(self._took.indptr)
         people = random.permutation(np.flatnonzero(lengths))
-        for batch in np.array_split(people, self._steps_a_member()) if len(people) else []:
+        for batch in np.array_split(people, self.num_steps()) if len(people) else []:
             asked = np.repeat(np.isin(np.arange(len(lengths)), batch), lengths)
             edges = self._shown(~(asked & (random.random(len(asked)) < config.hidden)))
-            items = self._asked_about(member, edges)
-            users = F.normalize(carry(edges, member.history_side())[torch.from_numpy(batch)], dim=1)
+            items = self._asked_about(edges)
+            users = F.normalize(carry(edges, self.history_side())[torch.from_numpy(batch)], dim=1)
             person, item = (part.astype(np.int64) for part in sparse.coo_array(self._took[batch]).coords)
             chosen = candidates(item, self._share, config.max_candidates, random)
             logits = users @ items[chosen.item_index].T / config.temperature - chosen.log_share
             right = logits[torch.from_numpy(person), chosen.places(torch.from_numpy(item))]
-            count = torch.from_numpy(lengths[batch]).float()
-            weight = count**-evenness
-            lost = (weight * count) @ logits.logsumexp(dim=1) - weight[torch.from_numpy(person)] @ right
-            yield lost / (weight @ count)
+            counts = torch.from_numpy(np.bincount(person, minlength=len(batch))).float()
+            yield (counts @ logits.logsumexp(dim=1) - right.sum()) / len(item)
 
-    def _members(self) -> list[_Member]:
-        return [cast(_Member, member) for member in self.members]
-
-    def _steps_a_member(self) -> int:
-        num_people = int(np.count_nonzero(np.diff(self._took.indptr)))
-        return min(num_people, max(_LEAST_STEPS, math.ceil(num_people / self._config.people_a_step)))
-
-    def _asked_about(self, member: _Member, edges: Edges) -> Tensor:
-        state = total = member.side()
+    def _asked_about(self, edges: Edges) -> Tensor:
+        state = total = self.side()
         for _ in range(self._config.num_rounds):
             state = carry(edges.reversed(), carry(edges, state))
             total = total + state

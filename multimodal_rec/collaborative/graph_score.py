@@ -15,40 +15,34 @@ from multimodal_rec.history import HistoryBatch
 
 @final
 class GraphScore(CollaborativeScore):
-    """Score = the mean over members of cos(u, v_i) / `temperature`, u = Σ h_j over the different items j of a history.
+    """Score = cos(u, v_i) / `temperature`, with u = Σ h_j over the different items j of a person's history.
 
-    An item is `dim` numbers a member as part of a history (h), then as many as what is asked about (v, of length 1 a
-    member for the items of the log). An empty history scores 0 everywhere. `taking`: float (kind,), what an event of
-    each kind counts in the sum: 1 where it says that something was taken, 0 where it does not; kinds beyond count as
-    the first.
+    An item is `dim` numbers as part of a history (h) and `dim` as what is asked about (v, of length 1 for the items of
+    the log). An empty history scores 0 everywhere. `taking`: float (kind,), what an event of each kind counts in the
+    sum: 1 where it says that something was taken, 0 where it does not; kinds beyond count as the first.
     """
 
     taking: Tensor
 
-    def __init__(self, num_items: int, dim: int, *, temperature: float, taking: Tensor, members: int = 1) -> None:
+    def __init__(self, num_items: int, dim: int, *, temperature: float, taking: Tensor) -> None:
         super().__init__()
-        self.dim, self.temperature, self.members = dim, temperature, members
-        self.register_buffer("vectors", torch.zeros(num_items, 2 * members * dim))
+        self.dim, self.temperature = dim, temperature
+        self.register_buffer("vectors", torch.zeros(num_items, 2 * dim))
         self.register_buffer("taking", taking)
 
     def items(self, vectors: Tensor) -> Tensor:
-        """The side of items, (item, member · dim): v."""
-        return vectors[:, self.members * self.dim :]
+        """The side of items, (item, dim): v."""
+        return vectors[:, self.dim :]
 
     def people(self, history: HistoryBatch, vectors: Tensor, person: Tensor) -> Tensor:
-        """The side of people, (person, member · dim): each member's u, of length 1 / (members · temperature).
-
-        0 where nothing was taken.
-        """
+        """The side of people, (person, dim): u of length 1 / temperature; 0 where nothing was taken."""
         del person
-        width = self.members * self.dim
         if history.present.shape[1] == 0:
-            return vectors.new_zeros(len(history.present), width)
+            return vectors.new_zeros(len(history.present), self.dim)
         kind = torch.where(history.kind < len(self.taking), history.kind, 0)
         counts = (self.taking[kind] * (history.present & _first_of_each(history))).to(vectors.dtype)
-        total = weighed_sums(vectors[:, :width], history.item_index, counts)
-        directions = F.normalize(total.unflatten(1, (self.members, self.dim)), dim=2)
-        return directions.flatten(1) / (self.members * self.temperature)
+        total = weighed_sums(vectors[:, : self.dim], history.item_index, counts)
+        return F.normalize(total, dim=1) / self.temperature
 
 
 def _first_of_each(history: HistoryBatch) -> Tensor:

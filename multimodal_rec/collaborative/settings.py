@@ -97,15 +97,9 @@ class GraphConfig(CollaborativeConfig):
     """Share of the asked people's edges that the graph does not know while they are asked."""
     people_a_step: int = 2048
     """At most so many people are asked at once; an epoch has at least four steps."""
-    evenness: tuple[float, ...] = (0.0,)
-    """How alike people count in the loss, 0: each event as any other, 1: each person as any other. Several are so many
-    scores, trained apart and averaged: (0, 1) where a few people took most of everything (decision 0018)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "evenness", tuple(self.evenness))
-        if not self.evenness or not all(0 <= share <= 1 for share in self.evenness):
-            raise ConfigError(f"evenness is {self.evenness}. Expected one number from 0 to 1, or several.")
         if min(self.num_rounds, self.num_neighbours, self.max_predicted) < 0 or self.people_a_step < 1:
             raise ConfigError(
                 f"num_rounds is {self.num_rounds}, num_neighbours {self.num_neighbours}, max_predicted "

@@ -39,7 +39,7 @@ CPU = TrainingConfig(device="cpu", epochs=3, batch_size=32, items_per_step=8, pr
 
 COLLABORATIVE = {
     "sequence": SequenceConfig(dim=8, epochs=2, window=6, events_a_step=64),
-    "graph": GraphConfig(dim=8, epochs=2, every=1, num_neighbours=2, evenness=(0.0, 1.0)),
+    "graph": GraphConfig(dim=8, epochs=2, every=1, num_neighbours=2),
     "item_item": ItemItemConfig(rank=4, strength=5.0),
 }
 """Every collaborative score, as small as it goes."""

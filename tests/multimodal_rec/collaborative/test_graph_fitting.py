@@ -76,8 +76,7 @@ def test_vectors_are_the_rounds_through_the_graph(num_rounds: int) -> None:
         learner.refresh()
     degree = np.maximum(took.sum(axis=0), 1) ** -0.5
     walk = np.maximum(took.sum(axis=1, keepdims=True), 1) ** -0.5 * took * degree
-    (member,) = learner._members()
-    state = total = member.side().detach().numpy()
+    state = total = learner.side().detach().numpy()
     for _ in range(num_rounds):
         state = walk.T @ walk @ state
         total = total + state
@@ -85,7 +84,7 @@ def test_vectors_are_the_rounds_through_the_graph(num_rounds: int) -> None:
     assert len(learner._alike) == 2
     expected = np.hstack(
         [
-            member.history_side().detach().numpy() * degree[:, None],
+            learner.history_side().detach().numpy() * degree[:, None],
             around / np.linalg.norm(around, axis=1, keepdims=True),
         ]
     )
@@ -107,45 +106,6 @@ def test_the_loss_is_the_softmax_at_what_each_person_took() -> None:
             found = scores(learner.score, *took)
             expected += [np.log(np.exp(found).sum()) - found[item] for item in took]
         assert loss == pytest.approx(np.mean(expected), rel=1e-4)
-
-
-@pytest.mark.parametrize("evenness", [0.5, 1.0])
-def test_people_of_few_events_count_as_much_as_evenness_says(evenness: float) -> None:
-    log = log_of([(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)], num_people=2, num_items=5)
-    config = GraphConfig(**{**vars(QUICK), "hidden": 0.0, "evenness": (evenness,)})
-    learner = GraphLearner(log, config)
-    # Both at once: alone in a step, nobody weighs against anybody.
-    learner._steps_a_member = lambda: 1
-    (loss,) = learner.losses(np.random.default_rng(0))
-    with torch.no_grad():
-        learner.refresh()
-    lost, weight = 0.0, 0.0
-    for took in ([0], [0, 1, 2, 3]):
-        found = scores(learner.score, *took)[:4]
-        own = sum(np.log(np.exp(found).sum()) - found[item] for item in took) / len(took)
-        lost, weight = lost + len(took) ** (1 - evenness) * own, weight + len(took) ** (1 - evenness)
-    assert float(loss.detach()) == pytest.approx(lost / weight, rel=1e-4)
-
-
-def test_members_learn_apart_from_one_log() -> None:
-    log, _ = checkerboard()
-    config = GraphConfig(**{**vars(QUICK), "evenness": (0.0, 1.0)})
-    learner = GraphLearner(log, config)
-    assert learner.num_steps() == 8
-    touched = []
-    for loss in learner.losses(np.random.default_rng(0)):
-        learner.zero_grad()
-        loss.backward()
-        touched.append([member.side.item.grad is not None for member in learner._members()])
-    assert touched == [[True, False]] * 4 + [[False, True]] * 4
-    score = fit_graph(log, config).score
-    assert score.width == 2 * 2 * 16
-    _, _, first, second = score.vectors.split(16, dim=1)
-    assert not torch.allclose(first, second)
-    # Cosines of both agree on who is like whom.
-    for asked_about in (first, second):
-        alike = asked_about @ asked_about.T
-        assert (alike[0, 2::2] > alike[0, 1::2].max()).all()
 
 
 def test_only_edges_of_the_asked_are_hidden_and_both_ends_agree() -> None:
@@ -188,17 +148,8 @@ def test_a_log_of_nothing_and_one_of_a_single_event_are_learned() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"num_rounds": -1},
-        {"num_neighbours": -1},
-        {"temperature": 0.0},
-        {"hidden": 1.0},
-        {"people_a_step": 0},
-        {"evenness": ()},
-        {"evenness": (0.0, 1.5)},
-    ],
+    "wrong", [{"num_rounds": -1}, {"num_neighbours": -1}, {"temperature": 0.0}, {"hidden": 1.0}, {"people_a_step": 0}]
 )
-def test_numbers_that_cannot_be_are_refused(wrong: dict[str, float | tuple[float, ...]]) -> None:
+def test_numbers_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         GraphConfig(**wrong)  # pyright: ignore[reportArgumentType]

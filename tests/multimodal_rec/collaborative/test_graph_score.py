@@ -44,19 +44,6 @@ def test_the_known_answer(score: GraphScore) -> None:
     torch.testing.assert_close(scores(score, history(0, 1)), expected)
 
 
-def test_members_are_averaged() -> None:
-    first, second = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
-    apart = []
-    for vectors in (first, second):
-        alone = GraphScore(4, 2, temperature=0.5, taking=torch.ones(1))
-        alone.vectors.copy_(vectors)
-        apart.append(scores(alone, history(0, 3)))
-    both = GraphScore(4, 2, temperature=0.5, taking=torch.ones(1), members=2)
-    both.vectors.copy_(torch.cat([first[:, :2], second[:, :2], first[:, 2:], second[:, 2:]], dim=1))
-    torch.testing.assert_close(scores(both, history(0, 3)), (apart[0] + apart[1]) / 2)
-    assert not scores(both, history()).any()
-
-
 def test_order_repetition_and_padding_change_nothing(score: GraphScore) -> None:
     expected = scores(score, history(0, 1))
     torch.testing.assert_close(scores(score, history(1, 0, 1, 1)), expected)
