@@ -36,9 +36,12 @@ def prepare(source: Path, out: Path) -> Catalogue:
     artists = pd.read_csv(
         source / "items.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE, encoding="utf-8"
     ).rename(columns={"itemID": "item_id"})
+    # Twice: words to be read, and which artists share a tag, which no embedding of the words keeps.
+    artists["labels"] = artists["tags"].str.replace(",", "|")
     artists["tags"] = artists["tags"].str.replace(",", ", ")
-    items = base.items.merge(artists[["item_id", "name", "tags"]], on="item_id", how="left", validate="one_to_one")
-    schema = replace(base.schema, text=("name", "tags"))
+    columns = ["item_id", "name", "tags", "labels"]
+    items = base.items.merge(artists[columns], on="item_id", how="left", validate="one_to_one")
+    schema = replace(base.schema, text=("name", "tags"), attributes={"labels": "tags"})
     catalogue = Catalogue.from_frames(items, base.interactions.drop(columns="value"), schema=schema)
     return Catalogue.read(catalogue.write(out))
 

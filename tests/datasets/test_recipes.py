@@ -12,6 +12,7 @@ import pytest
 
 from multimodal_rec.catalogue import Catalogue
 from multimodal_rec.errors import CatalogueError
+from multimodal_rec.fields import tag_keys
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -132,6 +133,8 @@ def test_lastfm_has_words_vectors_and_the_published_parts(lastfm: Catalogue) -> 
     rows = lastfm.items.set_index("item_id")
     assert rows.at["0", "name"] == "Groove Armada"
     assert rows.at["0", "tags"].startswith("00s, 10s, 1st vine, 2009")
+    assert lastfm.schema.attributes == {"labels": "tags"}
+    assert tag_keys(rows.at["0", "labels"])[:3] == ("00s", "10s", "1st vine")
     given = np.load(source("lastfm-2k") / "audio_whisper.npy")
     assert (np.stack(lastfm.items["audio_whisper"].tolist()) == given[[int(i) for i in lastfm.item_ids]]).all()
 
