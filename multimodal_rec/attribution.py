@@ -130,7 +130,7 @@ class Explainer:
         if self._model.blend is not None:
             blend = self._model.blend
             # Most scores read no context: one side with the history, and one without.
-            asked = range(len(states)) if blend.turns else [0, len(states) - 1]
+            asked = list(range(len(states))) if blend.turns else [0, len(states) - 1]
             events = type(whole)(*(tensor.expand(len(asked), *tensor.shape[1:]) for tensor in whole))
             events = events._replace(
                 present=events.present & states[asked][:, [0]], context=events.context * told[asked].unsqueeze(1)

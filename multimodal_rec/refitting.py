@@ -45,7 +45,8 @@ def refitted(
     `log`: all of it, with the stored items' content; `vectors`: float32 (item, width), what the items are now. The
     sequence score is trained on from what it knows, every item starting from its vector. Item-item weights are solved
     for anew, and their factors turned onto those that items are stored in, so that what content lets expect of new
-    items keeps its meaning. The graph score stays as it is: what it learned of items is gone but for what came of it.
+    items keeps its meaning. Graph and taste score stay as they are: what they learned is gone but for what came of it,
+    and a taste is inferred from the whole history anyway.
     """
     made = copy.deepcopy(blend).cpu()
     vectors = vectors.copy()
