@@ -28,12 +28,13 @@ from real_data import MINILM, POSTER, prepared
 
 from multimodal_rec import Evaluation, Recommender, RecommenderConfig, TowerConfig, TrainingConfig
 from multimodal_rec.baselines import TrainedBaseline
-from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig
+from multimodal_rec.collaborative.settings import GraphConfig, ItemItemConfig, SequenceConfig, TasteConfig
 from multimodal_rec.evaluation.significance import paired_difference
 from multimodal_rec.splits import Split
 
-IDS_ONLY = "ids only"
-"""The rival that is our own configuration without any tower."""
+IDS_ONLY, NO_CONTEXT = "ids only", "without context"
+VARIANTS: Mapping[str, Mapping[str, object]] = {IDS_ONLY: {"towers": {}}, NO_CONTEXT: {"context": False}}
+"""The rivals that are our own configuration with something taken away."""
 MEASURES = {"R@10": "recall@10", "N@10": "ndcg@10", "R@20": "recall@20", "N@20": "ndcg@20"}
 FILM_TEXTS = TowerConfig("hf:all-MiniLM-L6-v2", tuning="frozen", max_tokens=128, columns_apart=True)
 
@@ -134,6 +135,18 @@ OURS: Mapping[str, Task] = {
         )
         for how in ("last", "share")
     },
+    "movielens-context": Task(
+        split=partial(_movielens, "last"),
+        config=replace(
+            _MOVIES,
+            context=True,
+            # Fewer events and alternatives than by default: people of hundreds of events are asked again and again.
+            collaborative={"taste": TasteConfig(epochs=10, every=2, window=50, num_alternatives=256)},
+        ),
+        training=_BRIEF,
+        measure="ndcg@10",
+        rivals=(NO_CONTEXT,),
+    ),
     **{
         f"movielens-cold{suffix}": Task(
             split=partial(_cold_films, draw),
@@ -195,10 +208,10 @@ def run_missing(name: str, seeds: Sequence[int], source: Path, out: Path) -> Non
         if split is not None:
             _keep(_file(out, name, label), *run(task, split, seed, out))
     others = [method for method in task.rivals if not _file(out, name, method).exists()]
-    if IDS_ONLY in others:
-        bare = replace(task, config=replace(task.config, towers={}))
-        _keep(_file(out, name, IDS_ONLY), *run(bare, task.split(source, out), seeds[0], out))
-        others.remove(IDS_ONLY)
+    for variant in [method for method in others if method in VARIANTS]:
+        bare = replace(task, config=replace(task.config, **VARIANTS[variant]))
+        _keep(_file(out, name, variant), *run(bare, task.split(source, out), seeds[0], out))
+        others.remove(variant)
     bench = TASKS[task.rivals_task or name](source, out) if others else None
     for method in others:
         if bench is not None:
