@@ -129,7 +129,8 @@ def test_collaborative_scores_learn_the_new_and_weights_stay(own_blend: Recommen
         torch.testing.assert_close(blend.weights, old.weights)
         parts = torch.from_numpy(scorer.table.vectors).split([s.width for s in blend._scores()], dim=1)
         rows = [scorer.item_rows[item_id] for item_id in history]
-        item_item, vectors = blend._scores()[-1], parts[-1]
+        place = list(blend.scores).index("item_item")
+        item_item, vectors = blend._scores()[place], parts[place]
         weights = (vectors[rows][:, : item_item.rank].sum(dim=0) @ item_item.items(vectors).T).numpy()
         sides.append(weights - weights.mean())
     row = own_blend._ready().item_rows["i2"]
