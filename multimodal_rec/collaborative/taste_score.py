@@ -122,15 +122,16 @@ class TasteScore(CollaborativeScore):
             slope = taste - wanted + (gates * mean).sum(dim=1)
             step = self._solved(slope, gates, shares, mean)
             best = cost(taste, scores)
-            here = taste
+            # So close to the lowest cost that rounding decides, whole steps still come nearer.
+            rounding, here = 1e-5 * (1 + best.abs()), taste
             for length in _LENGTHS:
                 tried = here - length * step
                 reached = logits(tried)
                 paid = cost(tried, reached)
-                gains = paid < best
+                gains = paid < best + (rounding if length == 1 else -rounding)
                 taste = torch.where(gains.unsqueeze(1), tried, taste)
                 scores = torch.where(gains[:, None, None], reached, scores)
-                best = torch.minimum(best, paid)
+                best = torch.where(gains, paid, best)
         return taste
 
     def _solved(self, slope: Tensor, gates: Tensor, shares: Tensor, mean: Tensor) -> Tensor:

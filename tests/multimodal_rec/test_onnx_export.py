@@ -183,7 +183,7 @@ def blended(bert: Path, catalogue: Catalogue) -> Iterator[Recommender]:
 def test_collaborative_scores_are_in_the_graph(blended: Recommender, catalogue: Catalogue, tmp_path: Path) -> None:
     blend = blended._fitted().model.blend
     assert blend is not None
-    blend.weights.copy_(torch.tensor([[1.0, 0.5, 0.7, 0.9], [0.8, 1.1, 0.6, 0.4]]))
+    blend.weights.copy_(torch.tensor([[1.0, 0.5, 0.7, 0.9, 0.6], [0.8, 1.1, 0.6, 0.4, 1.2]]))
     blended.embed(catalogue.items.assign(genre="rock"))
     report = blended.export_onnx(tmp_path, items=catalogue.items)
     assert max(report.differences.values()) < 1e-4
