@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fusion.parts import zero_absent
-from multimodal_rec.history import HistoryBatch
+from multimodal_rec.history import Histories, HistoryBatch
 
+_MOST_PEOPLE = 4_096
+"""Whose pairs of events gates are read from."""
 _ROUNDS = 30
 _SMALLEST = 1e-8
 _PRIOR_PAIRS = 1_000.0
@@ -23,6 +26,12 @@ class Gates(NamedTuple):
     """(part, context width)."""
     bias: Tensor
     """(part,)."""
+
+
+def histories_to_read(histories: Histories, users: np.ndarray) -> HistoryBatch:
+    """The latest events of these people, int64 (user,), or of some thousands spread evenly among more."""
+    some = users[:: -(-len(users) // _MOST_PEOPLE)]
+    return histories.collate([histories.latest(int(user)) for user in some])
 
 
 def context_gates(histories: HistoryBatch, tokens: Tensor, present: Tensor) -> Gates:

@@ -18,14 +18,11 @@ from torch import Tensor
 
 from multimodal_rec.checkpoint import Checkpoint
 from multimodal_rec.config import RecommenderConfig, TrainingConfig
-from multimodal_rec.context_gates import context_gates
+from multimodal_rec.context_gates import context_gates, histories_to_read
 from multimodal_rec.errors import ConfigError
 from multimodal_rec.model import ModalityFeatures, RecommenderModel
 from multimodal_rec.rates import parameter_groups
 from multimodal_rec.steps import Objective, Step, TrainingData, epoch_steps, num_steps
-
-_MOST_PEOPLE = 4_096
-"""Whose pairs of events the gates of context are read from."""
 
 
 class Epoch(NamedTuple):
@@ -238,8 +235,7 @@ def read_gates(model: RecommenderModel, data: TrainingData) -> None:
     users = np.unique(data.events.user_index[data.weights > 0])
     if not len(users):
         return
-    users = users[:: -(-len(users) // _MOST_PEOPLE)]
-    history = data.histories.collate([data.histories.latest(int(user)) for user in users]).to(device)
+    history = histories_to_read(data.histories, users).to(device)
     tokens, present = model.tokens(data.items.to(device))
     model.query.set_gates(context_gates(history, tokens, present))
 

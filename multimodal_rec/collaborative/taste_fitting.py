@@ -17,11 +17,8 @@ from multimodal_rec.collaborative.fitting import Fitted, Learner, candidates, fi
 from multimodal_rec.collaborative.score import CollaborativeScore, ContentBlock, Log
 from multimodal_rec.collaborative.settings import TasteConfig
 from multimodal_rec.collaborative.taste_score import TasteScore
-from multimodal_rec.context_gates import Gates, context_gates
+from multimodal_rec.context_gates import Gates, context_gates, histories_to_read
 from multimodal_rec.history import Events, Histories
-
-_MOST_PEOPLE = 4_096
-"""Whose pairs of events the gates of context are read from."""
 
 
 def fit_taste(
@@ -196,10 +193,7 @@ def _gates(events: Events, inputs: list[_Input], *, ordered: bool, window: int) 
     """What pairs of one person's events say of contexts, for each kind of content; None where there is none."""
     if not inputs or not events.context.any():
         return None
-    histories = Histories(events, length=window, ordered=ordered)
-    users = np.unique(events.user_index)
-    users = users[:: -(-len(users) // _MOST_PEOPLE)]
-    batch = histories.collate([histories.latest(int(user)) for user in users])
+    batch = histories_to_read(Histories(events, length=window, ordered=ordered), np.unique(events.user_index))
     width = max(each.features.shape[1] for each in inputs) - 1
     tokens = np.stack([np.pad(x[:, :-1], ((0, 0), (0, width + 1 - x.shape[1]))) for x, *_ in inputs], axis=1)
     present = np.stack([each.features[:, -1] > 0 for each in inputs], axis=1)
